@@ -1,0 +1,123 @@
+"""A pass over all photos: shared out, resumed where it was interrupted, not stopped by a ref that cannot be done."""
+
+import sys
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dataset.artifacts import read_images, read_map
+from dataset.photos import read_photo
+from IRNet.processes import map_in_workers, usable_cores
+from utils.distributed import gather, is_main, own_share
+from utils.errors import UserError, one_line
+
+PHOTOS_PER_WORKER = 8  # fewer are done before a further process has started
+
+
+class PhotoRefs(NamedTuple):
+    """A photo and the refs in it."""
+
+    path: Path
+    names: list[str]
+
+
+class Outcome(NamedTuple):
+    """What became of a ref: `made`, `empty` (made, but with nothing in it) or `refused`, and why."""
+
+    name: str
+    state: str
+    reason: str = ""
+
+
+class PhotoWork(ABC):
+    """What a pass does: one file per ref; what depends on the photo alone is done once for all its refs."""
+
+    @abstractmethod
+    def is_finished(self, name: str) -> bool:
+        """Whether the ref's file is there; it is then whole."""
+
+    @abstractmethod
+    def prepare(self, photo: np.ndarray, device: torch.device) -> Any:
+        """What the refs of a photo share. photo: uint8 (H, W, 3), RGB."""
+
+    @abstractmethod
+    def make(self, name: str, prepared: Any) -> bool:
+        """Write the ref's file; False where it is empty. Raises UserError where that cannot be done."""
+
+
+def photos_of(train_list: Path, image_root: Path) -> list[PhotoRefs]:
+    """The photos of a list of names, in the order of their first ref."""
+    names: dict[str, list[str]] = {}
+    for name, photo in read_images(train_list).items():
+        names.setdefault(photo, []).append(name)
+    return [PhotoRefs(image_root / photo, refs) for photo, refs in names.items()]
+
+
+def read_response(folder: Path, name: str, size: tuple[int, int]) -> np.ndarray:
+    """The ref's response map with negative values set to 0, float32 (H, W); UserError where it has another size."""
+    response = read_map(folder, name)
+    if response.shape != size:
+        raise UserError(
+            f"the response map of {name} is {response.shape[0]} x {response.shape[1]}, its photo "
+            f"{size[0]} x {size[1]}; check --image_root, or export the map again"
+        )
+    return response.clip(min=0)
+
+
+def run_pass(title: str, work: PhotoWork, photos: list[PhotoRefs], device: torch.device, workers: int) -> None:
+    """Do `work` for every ref that is not finished; the main process says how it went. Returns when all are through.
+
+    Raises UserError where every single ref was refused.
+    """
+    todo = [PhotoRefs(path, [n for n in names if not work.is_finished(n)]) for path, names in own_share(photos)]
+    todo = [refs for refs in todo if refs.names]
+    counts = Counter({"total": sum(len(refs.names) for refs in photos)})
+    shown = tqdm(_outcomes(work, todo, device, workers), title, len(todo), unit="photo", disable=None)
+    for outcome in (outcome for outcomes in shown for outcome in outcomes):
+        counts[outcome.state] += 1
+        if outcome.reason:
+            tqdm.write(f"{title}: {outcome.name} refused: {outcome.reason}", file=sys.stderr)
+    _summarise(title, gather(counts))
+
+
+def _summarise(title: str, counts: list[Counter]) -> None:
+    total, all_counts = counts[0]["total"], sum(counts, Counter())
+    made, refused = all_counts["made"] + all_counts["empty"], all_counts["refused"]
+    if is_main():
+        found = total - made - refused
+        print(f"{title}: {made} made ({all_counts['empty']} of them empty), {found} already there, {refused} refused")
+    if total and refused == total:
+        raise UserError(f"{title}: all {total} refs were refused; the lines above say why")
+
+
+def _outcomes(work: PhotoWork, todo: list[PhotoRefs], device: torch.device, workers: int) -> Iterator[list[Outcome]]:
+    if device.type != "cpu":
+        workers = 1
+    workers = min(workers, usable_cores(), -(-len(todo) // PHOTOS_PER_WORKER))
+    return map_in_workers(partial(_do_photo, work, device), todo, workers)
+
+
+def _do_photo(work: PhotoWork, device: torch.device, refs: PhotoRefs) -> list[Outcome]:
+    try:
+        prepared = work.prepare(np.array(read_photo(refs.path)), device)
+    except (UserError, MemoryError, torch.OutOfMemoryError) as error:
+        return [Outcome(name, "refused", _reason(error)) for name in refs.names]
+    return [_do_ref(work, name, prepared) for name in refs.names]
+
+
+def _do_ref(work: PhotoWork, name: str, prepared: Any) -> Outcome:
+    try:
+        return Outcome(name, "made" if work.make(name, prepared) else "empty")
+    except (UserError, MemoryError, torch.OutOfMemoryError) as error:
+        return Outcome(name, "refused", _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    return one_line(error) if isinstance(error, UserError) else "there is not enough memory for a photo of this size"

@@ -1,0 +1,16 @@
+"""CLIP's encoders and tokens: a thin adapter over open_clip, whose parameter names are OpenAI's."""
+
+from clip.encoders import TextFeatures, encode_image, encode_text, image_pyramid, pyramid_channels
+from clip.loading import build_clip, check_clip_name
+from clip.tokens import tokenize
+
+__all__ = [
+    "TextFeatures",
+    "build_clip",
+    "check_clip_name",
+    "encode_image",
+    "encode_text",
+    "image_pyramid",
+    "pyramid_channels",
+    "tokenize",
+]

@@ -1,0 +1,48 @@
+"""What the project needs from a CLIP model: an image pyramid, text features at any length, image embeddings.
+
+Functions rather than a wrapping module, so that a CLIP inside another network keeps its published parameter names.
+"""
+
+from typing import NamedTuple
+
+import open_clip
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+
+from utils.errors import UserError
+
+
+class TextFeatures(NamedTuple):
+    tokens: torch.Tensor  # (N, T, W) after the final layer norm
+    pooled: torch.Tensor  # (N, D) in the space shared with images
+
+
+def pyramid_channels(model: open_clip.CLIP) -> tuple[int, ...]:
+    """Channels of c1..c4; UserError where the image tower is no residual network."""
+    visual = model.visual
+    if not isinstance(visual, ModifiedResNet):
+        raise UserError("this backbone has no image pyramid; choose clip-RN50, clip-RN101 or clip-RN50x4")
+    return tuple(layer[-1].conv3.out_channels for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4))
+
+
+def image_pyramid(model: open_clip.CLIP, images: torch.Tensor) -> list[torch.Tensor]:
+    """Features c1..c4 at strides 4, 8, 16, 32 of images (B, 3, H, W). The attention pool is not evaluated."""
+    features = model.visual.forward_intermediates(images, indices=[1, 2, 3, 4], intermediates_only=True)
+    return features["image_intermediates"]
+
+
+def encode_text(model: open_clip.CLIP, tokens: torch.Tensor) -> TextFeatures:
+    """Features of tokens (N, T), T <= 77: positions and causal mask are cut to T.
+
+    The pooled embedding is the feature at the largest token id, which is `<end>`.
+    """
+    length = tokens.shape[1]
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]  # (N, T, W)
+    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
+    end = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1)]  # (N, W)
+    return TextFeatures(x, end @ model.text_projection)
+
+
+def encode_image(model: open_clip.CLIP, images: torch.Tensor) -> torch.Tensor:
+    """Embeddings (B, D) of images (B, 3, R, R), R the resolution of the model's image tower."""
+    return model.visual(images)

@@ -1,0 +1,150 @@
+"""The files between the stages; every name and format stands here and nowhere else.
+
+<name>              one ref of the exported split: `<ref index>_<image id>`
+<dataset>_<split>_names.json    the list of names in the order of the refs (the "train list")
+<dataset>_<split>_images.json   name -> path of the photo below the image folder
+<cam dir>/<name>.npy            response map, float32 (H, W), in 0..1, at the size of the photo
+<ir_label dir>/<name>.png       IRNet's training label, uint8 (H, W): 0 background, 1 foreground, 255 unknown
+<ins_seg dir>/<name>.png        pseudo mask, uint8 (H, W): 0 background, 255 foreground
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from utils.errors import UserError
+from utils.files import read_json, replacing, write_json
+
+FOREGROUND = 255
+
+
+def item_name(index: int, image_id: int | str) -> str:
+    """The name of ref number `index` of a split in the image `image_id`."""
+    return f"{index}_{image_id}"
+
+
+def names_path(folder: str | Path, dataset: str, split: str) -> Path:
+    return Path(folder) / f"{dataset}_{split}_names.json"
+
+
+def images_path(names_file: str | Path) -> Path:
+    """Where the table name -> photo of a list of names lies: beside it."""
+    names_file = Path(names_file)
+    return names_file.with_name(names_file.name.replace("_names.json", "") + "_images.json")
+
+
+def write_names(names_file: Path, images: dict[str, str]) -> None:
+    """Write the list of names and, beside it, the photo of each; `images`: name -> path, in the order of the refs."""
+    write_json(images_path(names_file), images)
+    write_json(names_file, list(images))
+
+
+def read_images(names_file: str | Path) -> dict[str, str]:
+    """name -> path of the photo below the image folder, in the order of the list.
+
+    A list made by the published code has no table beside it: a name then ends in the id of a COCO photo.
+    """
+    cure = "write it with validate.py --prms --cam_save_dir ... --name_save_dir ..."
+    names = read_json(names_file, cure)
+    if not isinstance(names, list) or not all(isinstance(name, str) and "_" in name for name in names):
+        raise UserError(f"{names_file} is not a list of names like '12_581857'; {cure}")
+    table = images_path(names_file)
+    if not table.is_file():
+        return {name: coco_file_name(name.rsplit("_", 1)[1], names_file) for name in names}
+    images = read_json(table, cure)
+    missing = [name for name in names if not isinstance(images, dict) or not isinstance(images.get(name), str)]
+    if missing:
+        raise UserError(f"{table} does not name the photo of {missing[0]}; {cure}")
+    return {name: images[name] for name in names}
+
+
+def coco_file_name(image_id: str, names_file: str | Path) -> str:
+    if not image_id.isdigit():
+        raise UserError(
+            f"{names_file}: '{image_id}' is no COCO image id, and {images_path(names_file).name} is not there"
+        )
+    return f"COCO_train2014_{int(image_id):012d}.jpg"
+
+
+def write_map(folder: str | Path, name: str, response: np.ndarray) -> None:
+    """Save a response map, float32 (H, W)."""
+    with replacing(Path(folder) / f"{name}.npy") as file:
+        np.save(file, response.astype(np.float32), allow_pickle=False)
+
+
+def read_map(folder: str | Path, name: str) -> np.ndarray:
+    """A response map, float32 (H, W); UserError where it is absent, damaged, not two-dimensional or not finite."""
+    path = Path(folder) / f"{name}.npy"
+    cure = "export it again with validate.py --prms --cam_save_dir ..."
+    try:
+        response = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"the response map {path} is not there; {cure}") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"the response map {path} cannot be read ({error}); {cure}") from None
+    if not isinstance(response, np.ndarray) or response.ndim != 2 or response.dtype.kind != "f" or not response.size:
+        raise UserError(f"the response map {path} is not a two-dimensional array of floats; {cure}")
+    if not np.isfinite(response).all():
+        raise UserError(f"the response map {path} holds values that are not finite; {cure}")
+    return response.astype(np.float32)
+
+
+def mask_path(folder: str | Path, name: str) -> Path:
+    return Path(folder) / f"{name}.png"
+
+
+def write_label(folder: str | Path, name: str, label: np.ndarray) -> None:
+    """Save an IR label, uint8 (H, W) of 0, 1 and 255."""
+    _write_png(Path(folder) / f"{name}.png", label)
+
+
+def write_mask(folder: str | Path, name: str, mask: np.ndarray, facts: dict[str, float] | None = None) -> None:
+    """Save a pseudo mask, bool (H, W), and what is known about it; `read_facts` gives that back."""
+    _write_png(mask_path(folder, name), np.where(mask, FOREGROUND, 0), json.dumps(facts or {}))
+
+
+def read_facts(folder: str | Path, name: str) -> dict[str, float]:
+    """What `write_mask` was told about a pseudo mask; nothing where it was told nothing."""
+    path = mask_path(folder, name)
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return json.loads(image.info.get("facts", "{}"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{path} cannot be read as a PNG ({error}); remove it and make it again") from None
+
+
+def write_instances(folder: str | Path, name: str, instances: list[dict]) -> None:
+    """Save the instances of a pseudo mask: dictionaries with `segmentation` (COCO run lengths), `score`, `instance`."""
+    write_json(Path(folder) / f"{name}.json", instances)
+
+
+def read_label(folder: str | Path, name: str) -> np.ndarray:
+    """An IR label, uint8 (H, W) of 0, 1 and 255."""
+    return _read_png(Path(folder) / f"{name}.png", "make it with IRNet/run_sample_refer.py --cam_to_ir_label_pass True")
+
+
+def read_mask(folder: str | Path, name: str) -> np.ndarray:
+    """A pseudo mask, bool (H, W)."""
+    cure = "make it with IRNet/run_sample_refer.py --make_ins_seg_pass True"
+    return _read_png(mask_path(folder, name), cure) > 0
+
+
+def _write_png(path: Path, pixels: np.ndarray, facts: str = "") -> None:
+    text = PngInfo()
+    if facts:
+        text.add_text("facts", facts)
+    with replacing(path) as file:
+        Image.fromarray(pixels.astype(np.uint8)).save(file, format="PNG", optimize=True, pnginfo=text)
+
+
+def _read_png(path: Path, cure: str) -> np.ndarray:
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return np.asarray(image.convert("L"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; {cure}") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be read as a PNG ({error}); {cure}") from None

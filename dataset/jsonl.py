@@ -1,0 +1,94 @@
+"""Your own data: `FOLDER/{train,val,...}.jsonl`, one JSON object a line (docs/own_data.md).
+
+    {"image": "photo.jpg", "sentences": ["...", ...], "mask": RLE or polygons or "mask.png", "bbox": [x, y, w, h]}
+
+Paths are relative to FOLDER. `mask` and `bbox` are optional: a split without them can be trained on and exported, not
+evaluated.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dataset.masks import rasterise
+from dataset.photos import FORMATS, MAX_PIXELS
+from dataset.references import Reference, Split, checked_photo, checked_sentence
+from utils.errors import UserError
+
+FORM = 'a line is {"image": "photo.jpg", "sentences": ["...", ...]}, see docs/own_data.md'
+
+
+def read_jsonl(root: Path, splits: Sequence[str]) -> dict[str, Split]:
+    """The splits asked for; UserError with file and line number for a line that cannot be used."""
+    return {split: _read_split(root, split) for split in splits}
+
+
+def _read_split(root: Path, split: str) -> Split:
+    file = root / f"{split}.jsonl"
+    try:
+        lines = file.read_bytes().splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{file} is not there; write one JSON object a line, or choose another split") from None
+    references: list[Reference] = []
+    image_ids: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            references.append(_reference(len(references), line, f"{file}:{number}", root, image_ids))
+    if not references:
+        raise UserError(f"{file} has no line; {FORM}")
+    return Split("jsonl", split, root, references)
+
+
+def _reference(index: int, line: bytes, where: str, root: Path, image_ids: dict[str, int]) -> Reference:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is no JSON ({error}); {FORM}") from None
+    if not isinstance(entry, dict) or not isinstance(entry.get("sentences"), list) or not entry["sentences"]:
+        raise UserError(f"{where} has no list of sentences; {FORM}")
+    photo = checked_photo(entry.get("image"), where)
+    mask = entry.get("mask")
+    height, width = _photo_size(root / photo, where) if mask is not None else (None, None)
+    if isinstance(mask, str):
+        mask = str(root / checked_photo(mask, where))
+    return Reference(
+        index=index,
+        ref_id=index,
+        image_id=image_ids.setdefault(photo, len(image_ids)),
+        photo=photo,
+        height=height,
+        width=width,
+        sentences=tuple(checked_sentence(sentence, where) for sentence in entry["sentences"]),
+        box=_box(entry.get("bbox"), mask, height, width, where),
+        segmentation=mask,
+    )
+
+
+def _photo_size(path: Path, where: str) -> tuple[int, int]:
+    """Height and width from the photo's header; nothing is decoded."""
+    try:
+        with Image.open(path, formats=FORMATS) as photo:
+            width, height = photo.size
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{where}: the photo {path} cannot be read ({error}); correct the path or the file") from None
+    if width * height > MAX_PIXELS:
+        raise UserError(f"{where}: the photo {path} claims {width} x {height} pixels; shrink it")
+    return height, width
+
+
+def _box(bbox: Any, mask: Any, height: int | None, width: int | None, where: str) -> tuple | None:
+    """The annotated box as corners, or that of the mask."""
+    if mask is None:
+        return None
+    try:
+        if bbox is not None:
+            x, y, w, h = (float(value) for value in bbox)
+            return (x, y, x + w, y + h)
+        rows, columns = np.nonzero(rasterise(mask, height, width))
+        return (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where} has an empty or damaged mask or box ({error}); {FORM}") from None

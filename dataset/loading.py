@@ -1,0 +1,94 @@
+"""Data sets by name, and the loaders that training and evaluation read from."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from dataset.jsonl import read_jsonl
+from dataset.refcoco import SPLIT_BY, read_refcoco
+from dataset.references import Split
+from dataset.referit import read_referit
+from dataset.samples import EvalPhotos, TrainSamples, collate_photos
+from utils.distributed import own_share, rank, world_size
+from utils.errors import UserError
+
+DATASETS = (*SPLIT_BY, "referit", "jsonl")
+
+
+def load_splits(dataset: str, root: str | Path, split_by: str, splits: Sequence[str]) -> dict[str, Split]:
+    """The named splits of a data set, each once. Raises UserError for files or splits that are not there."""
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"the data folder {root} is not there; see data/README.md, or run: bash scripts/quickstart.sh")
+    splits = list(dict.fromkeys(splits))
+    if dataset == "referit":
+        return read_referit(root, splits)
+    if dataset == "jsonl":
+        return read_jsonl(root, splits)
+    return read_refcoco(root, dataset, split_by, splits)
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Batches of shuffled indices; which, depends on (seed, epoch) alone, so that a training can go on anywhere.
+
+    Each process takes its own part of every global batch. The last partial batch is dropped: stage 1's negatives are
+    the other sentences of the batch.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int):
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.epoch = self.first_step = 0
+        if not len(self):
+            per_step = f"{batch_size} x {world_size()} processes" if world_size() > 1 else str(batch_size)
+            raise UserError(f"the training split has {count} refs, fewer than a batch ({per_step}); lower --batch_size")
+
+    def __len__(self) -> int:
+        """Steps of a whole epoch."""
+        return self.count // (self.batch_size * world_size())
+
+    def start_at(self, epoch: int, step: int) -> None:
+        self.epoch, self.first_step = epoch, step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.count, generator=generator).tolist()
+        for step in range(self.first_step, len(self)):
+            first = (step * world_size() + rank()) * self.batch_size
+            yield order[first : first + self.batch_size]
+
+
+class TrainLoader:
+    """Batches of training samples, from any place of any epoch on."""
+
+    def __init__(self, samples: TrainSamples, batch_size: int, seed: int, workers: int):
+        self.samples = samples
+        self.batches = EpochBatches(len(samples), batch_size, seed)
+        self.loader = DataLoader(
+            samples, batch_sampler=self.batches, num_workers=workers, pin_memory=torch.cuda.is_available()
+        )
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def from_step(self, epoch: int, step: int) -> DataLoader:
+        """The batches of `epoch` from `step` on. Workers start anew each time, so they know the epoch."""
+        self.samples.set_epoch(epoch)
+        self.batches.start_at(epoch, step)
+        return self.loader
+
+    def describe(self, references: Sequence[int]) -> str:
+        """The refs with these indices, for a message."""
+        return ", ".join(str(self.samples.split.references[index].ref_id) for index in references)
+
+
+def eval_loader(photos: EvalPhotos, batch_size: int, workers: int) -> DataLoader:
+    """This process's share of the photos, `batch_size` at a time."""
+    return DataLoader(
+        photos,
+        batch_size=batch_size,
+        sampler=own_share(range(len(photos))),
+        num_workers=workers,
+        collate_fn=collate_photos,
+    )

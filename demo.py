@@ -1,0 +1,103 @@
+"""Segment your own photos by sentences.
+
+    python demo.py --img figs/demo.png --text 'man on the right'
+
+writes `figs/demo_(man on the right).png`: the response painted over the photo.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from pycocotools import mask as coco
+
+from dataset.photos import read_photo
+from model.segmenter import Segmenter, load_model
+from utils.errors import UserError, run_script
+from utils.files import write_json
+from utils.options import Parser, positive_int
+from utils.pictures import heat_overlay, save_png
+
+PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+DEFAULT_CHECKPOINT = "weights/stage2_refcocog_umd.pth"
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(
+        "Segment your own photos by sentences.", "python demo.py --img figs/demo.png --text 'man on the right'"
+    )
+    parser.add_argument("--img", required=True, metavar="FILE", help="a photo, or a folder of photos")
+    parser.add_argument(
+        "--text", required=True, nargs="+", metavar="SENTENCE", help="what to segment; several are fine"
+    )
+    parser.add_argument("--pretrain", default=DEFAULT_CHECKPOINT, metavar="FILE", help="a checkpoint of either stage")
+    parser.add_argument("--output", default="figs", metavar="FOLDER", help="where the pictures go")
+    parser.add_argument(
+        "--mask", action="store_true", help="also write each mask, as PNG and as COCO run lengths in JSON"
+    )
+    parser.add_argument(
+        "--size", type=positive_int, default=320, help="photos are resized to SIZE x SIZE for the network"
+    )
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, cuda:1, ..."
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    photos = _photos(Path(args.img))
+    segmenter = load_model(args.pretrain, _device(args.device), args.size)
+    for photo in photos:
+        for written in segment_photo(segmenter, photo, args.text, Path(args.output), args.mask):
+            print(written)
+
+
+def segment_photo(segmenter: Segmenter, file: Path, sentences: list[str], output: Path, masks: bool) -> list[Path]:
+    """Write the pictures, and with `masks` the masks, of one photo; returns the files."""
+    photo = read_photo(file)
+    responses = segmenter.respond(photo, sentences)
+    written = []
+    for sentence, response in zip(sentences, responses, strict=True):
+        path = output / f"{file.stem}_({file_name(sentence)}).png"
+        save_png(path, heat_overlay(np.asarray(photo), response.clip(0)))
+        written.append(path)
+        if masks:
+            written += _write_mask(path, sentence, response > segmenter.network.mask_threshold)
+    return written
+
+
+def _write_mask(picture: Path, sentence: str, mask: np.ndarray) -> list[Path]:
+    """The mask beside its picture: a PNG of 0 and 255, and COCO's run lengths."""
+    png, runs = (picture.with_name(picture.stem + ending) for ending in ("_mask.png", "_mask.json"))
+    save_png(png, mask.astype(np.uint8) * 255)
+    encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    write_json(runs, {"sentence": sentence, "size": encoded["size"], "counts": encoded["counts"].decode()})
+    return [png, runs]
+
+
+def file_name(sentence: str) -> str:
+    """A sentence as part of a file's name: without what file systems object to, and not too long."""
+    return re.sub(r'[/\\:*?"<>|\x00-\x1f]', "_", sentence)[:100]
+
+
+def _photos(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTOS)
+    if not found:
+        raise UserError(f"the folder {path} holds no photo ({', '.join(PHOTOS)}); name another --img")
+    return found
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"the device {name} cannot be used ({str(error).splitlines()[0]}); try --device cpu") from None
+
+
+if __name__ == "__main__":
+    run_script(main)

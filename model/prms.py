@@ -1,0 +1,38 @@
+"""Positive response map selection: of a ref's response maps the one that fits all its sentences best (section 3.4)."""
+
+from collections.abc import Callable
+
+import torch
+
+from dataset.samples import EvalBatch
+from model.scorer import Scorer
+
+Predict = Callable[[EvalBatch], torch.Tensor]
+
+
+def with_prms(predict: Predict, scorer: Scorer) -> Predict:
+    """A `predict` that gives all sentences of a ref the same map, the one that PRMS selects."""
+
+    def predict_selected(batch: EvalBatch) -> torch.Tensor:
+        responses = predict(batch)  # (N, 1, S, S)
+        return responses[select(similarities(scorer, batch, responses), batch.target)]
+
+    return predict_selected
+
+
+def similarities(scorer: Scorer, batch: EvalBatch, responses: torch.Tensor) -> torch.Tensor:
+    """Cosines (N, N): the image masked with map j against sentence k. Each is encoded once."""
+    images = scorer.resize(batch.images)[batch.photo]
+    return scorer.embed_images(images, scorer.resize(responses)) @ scorer.embed_sentences(batch.tokens).T
+
+
+def select(similarity: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """For each sentence the index (N,) of its ref's map with the highest summed similarity to the ref's sentences.
+
+    similarity (N, N) of maps and sentences, target (N,) the ref of each; the first map wins a tie.
+    """
+    same = target[:, None] == target[None]
+    totals = torch.where(same, similarity.double(), 0).sum(dim=1)  # (N,) over the sentences of the map's own ref
+    candidates = torch.where(same, totals[None], -torch.inf)  # (N, N) the maps each sentence may get
+    best = candidates == candidates.amax(dim=1, keepdim=True)
+    return best.int().argmax(dim=1)

@@ -1,0 +1,75 @@
+"""The scorer: a frozen CLIP that says how well a masked image fits a sentence. The losses and PRMS ask it."""
+
+from collections.abc import Sequence
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clip import encode_image, encode_text, tokenize
+
+
+class Scorer(nn.Module):
+    """CLIP without any trainable parameter; gradients flow through its image tower to the mask.
+
+    With `amp` its image tower computes in that precision.
+    """
+
+    def __init__(self, clip_model: open_clip.CLIP, amp: torch.dtype | None = None):
+        super().__init__()
+        self.amp = amp
+        self.clip = clip_model.eval().requires_grad_(False)
+        self.resolution = int(clip_model.visual.image_size[0])
+
+    def train(self, mode: bool = True) -> "Scorer":
+        """Stays in evaluation mode."""
+        return super().train(False)
+
+    def resize(self, x: torch.Tensor) -> torch.Tensor:
+        """Images or masks (B, C, H, W) at the scorer's resolution R, (B, C, R, R)."""
+        return F.interpolate(x, (self.resolution, self.resolution), mode="bilinear", align_corners=True)
+
+    def embed_images(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Unit embeddings (B, D) of images (B, 3, R, R) times masks (B, 1, R, R).
+
+        The images are normalised, so a masked-out pixel is not black but the mean colour. Kept as published.
+        """
+        with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
+            embeddings = encode_image(self.clip, images * masks)
+        return F.normalize(embeddings, dim=-1)
+
+    @torch.no_grad()
+    def embed_sentences(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Unit embeddings (N, D) of tokens (N, T)."""
+        return F.normalize(encode_text(self.clip, tokens).pooled, dim=-1)
+
+
+class SentenceTable:
+    """The scorer's embeddings of all sentences of a split, which never change in training: computed once, looked up.
+
+    They are computed in fixed groups when one of a group is first asked for, so that their bits do not depend on when
+    that is: a training that was interrupted goes on exactly.
+    """
+
+    GROUP = 256
+
+    def __init__(self, scorer: Scorer, sentences: Sequence[str], query_length: int):
+        self.scorer, self.sentences, self.query_length = scorer, sentences, query_length
+        self.table: torch.Tensor | None = None  # (number of sentences, D)
+        self.known: set[int] = set()  # groups
+
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        """Unit embeddings (..., D) of the sentences numbered `ids`, int64 (...) on the CPU."""
+        for group in set((ids // self.GROUP).flatten().tolist()) - self.known:
+            self._compute(group)
+        return self.table[ids.to(self.table.device)]
+
+    def _compute(self, group: int) -> None:
+        first = group * self.GROUP
+        tokens = tokenize(self.sentences[first : first + self.GROUP], self.query_length)
+        embeddings = self.scorer.embed_sentences(tokens.to(self.scorer.clip.text_projection.device))
+        if self.table is None:
+            self.table = embeddings.new_empty(len(self.sentences), embeddings.shape[1])
+        self.table[first : first + len(embeddings)] = embeddings
+        self.known.add(group)

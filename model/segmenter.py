@@ -1,0 +1,59 @@
+"""A trained network for use: photos and sentences in, response maps and masks out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from clip import tokenize
+from dataset.photos import read_photo, to_input
+from dataset.references import checked_sentence
+from model.build import load_network
+from utils.evaluator import at_photo_size
+
+Photo = str | Path | Image.Image | np.ndarray
+CURE = "train it, or put a published one there (weights/README.md)"
+
+
+class Segmenter:
+    """Segments the objects that sentences name, with a network of either stage."""
+
+    def __init__(self, network: nn.Module, size: int = 320, query_length: int = 20, device: torch.device | str = "cpu"):
+        self.network = network.eval().to(device)
+        self.size, self.query_length, self.device = size, query_length, torch.device(device)
+
+    @torch.inference_mode()
+    def respond(self, photo: Photo, sentences: Sequence[str]) -> np.ndarray:
+        """Response maps of a photo, float32 (N, H, W), at most 1, at the photo's size.
+
+        A photo is a path, a PIL image or an RGB array uint8 (H, W, 3). Raises UserError for a photo that cannot be
+        decoded and for an empty sentence.
+        """
+        image = as_image(photo)
+        texts = [checked_sentence(sentence, "the list of sentences") for sentence in sentences]
+        tokens = tokenize(texts, self.query_length).to(self.device)
+        which = torch.zeros(len(texts), dtype=torch.int64, device=self.device)
+        maps = self.network.respond(to_input(image, self.size)[None].to(self.device), tokens, which)
+        return at_photo_size(maps, (image.height, image.width)).cpu().numpy()
+
+    def segment(self, photo: Photo, sentences: Sequence[str], threshold: float | None = None) -> np.ndarray:
+        """Masks of a photo, bool (N, H, W): where the response exceeds `threshold`, by default the stage's own."""
+        return self.respond(photo, sentences) > (self.network.mask_threshold if threshold is None else threshold)
+
+
+def as_image(photo: Photo) -> Image.Image:
+    """A photo in RGB from a path, a PIL image or an array."""
+    if isinstance(photo, Image.Image):
+        return photo.convert("RGB")
+    if isinstance(photo, np.ndarray):
+        return Image.fromarray(photo).convert("RGB")
+    return read_photo(photo)
+
+
+def load_model(file: str | Path, device: torch.device | str = "cpu", size: int = 320) -> Segmenter:
+    """The network of a checkpoint of either stage, ours or a published one; UserError where it cannot be had."""
+    network, _ = load_network(file, CURE)
+    return Segmenter(network, size, device=device)

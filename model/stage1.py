@@ -1,0 +1,74 @@
+"""Stage 1: the response network, which scores every pixel of an image against sentences (paper section 3.2)."""
+
+import math
+from typing import NamedTuple
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clip import encode_text, image_pyramid, pyramid_channels
+from model.attention import BilateralPrompt
+
+
+class Stage1Output(NamedTuple):
+    scores: torch.Tensor  # (B, N, h, w) every image against every sentence, h = H / 32
+    response: torch.Tensor  # (B, 1, H, W) image i against its own sentence i, before any activation
+
+
+class ResponseNetwork(nn.Module):
+    """Scores images against sentences with CLIP's encoders, a projection each, and the bilateral prompt."""
+
+    stage = 1
+    mask_threshold = 1e-9  # a pixel is foreground where the normalised response exceeds this
+
+    def __init__(self, backbone: open_clip.CLIP, hidden_dim: int = 1024, prompt_weight: float = 0.1):
+        super().__init__()
+        self.backbone = backbone
+        backbone.visual.attnpool.requires_grad_(False)  # not evaluated
+        backbone.logit_scale.requires_grad_(False)  # not used
+        self.visual_projection = nn.Conv2d(pyramid_channels(backbone)[3], hidden_dim, 1)
+        self.sentence_projection = nn.Linear(backbone.text_projection.shape[1], hidden_dim)
+        self.prompt = BilateralPrompt(hidden_dim)
+        self.prompt_weight = prompt_weight
+        # Kept: a parameter of the published network that is in no optimiser's group, so it never changes.
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)), requires_grad=False)
+
+    def forward(self, images: torch.Tensor, tokens: torch.Tensor) -> Stage1Output:
+        """Training: images (B, 3, H, W), normalised, and the tokens (B, T) of one sentence each.
+
+        The prompt of each image attends over all sentences of the batch, so the scores are of all pairs.
+        """
+        visual, sentences = self._encode(images, tokens)
+        visual_prompt, text_prompt = self.prompt(visual, sentences)
+        scores = self._scores(visual + self.prompt_weight * visual_prompt, sentences + self.prompt_weight * text_prompt)
+        own = torch.arange(len(images), device=images.device)
+        return Stage1Output(scores, _resize(scores[own, own], images))
+
+    def respond(self, images: torch.Tensor, tokens: torch.Tensor, photo: torch.Tensor) -> torch.Tensor:
+        """Evaluation: response maps >= 0, (N, 1, H, W), of sentence n for image `photo[n]`, each pair on its own.
+
+        images (B, 3, H, W), tokens (N, T), photo (N,). An image is encoded once for all its sentences.
+        """
+        visual, sentences = self._encode(images, tokens)
+        prompted = visual + self.prompt_weight * self.prompt.single_sentence_visual_prompt()
+        text_prompt = self.prompt.text_prompt(visual, sentences)  # sentences do not see each other
+        scores = self._scores(prompted, sentences + self.prompt_weight * text_prompt)
+        return _resize(scores[photo, torch.arange(len(tokens), device=photo.device)], images).relu()
+
+    def _encode(self, images: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unit features of images (B, D, h, w) and sentences (B, N, D); the norms have no epsilon."""
+        visual = self.visual_projection(image_pyramid(self.backbone, images)[3])
+        visual = visual / visual.norm(dim=1, keepdim=True)
+        sentences = self.sentence_projection(encode_text(self.backbone, tokens).pooled)
+        sentences = sentences / sentences.norm(dim=1, keepdim=True)
+        return visual, sentences.expand(len(images), -1, -1)
+
+    def _scores(self, visual: torch.Tensor, sentences: torch.Tensor) -> torch.Tensor:
+        return self.logit_scale.exp() * torch.einsum("bchw,bnc->bnhw", visual, sentences)
+
+
+def _resize(scores: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Scores (N, h, w) at the images' size, (N, 1, H, W)."""
+    return F.interpolate(scores[:, None], images.shape[-2:], mode="bilinear", align_corners=False)

@@ -1,0 +1,75 @@
+"""Stage 2: the segmentation network, trained on the pseudo masks (paper section 3.5)."""
+
+from typing import NamedTuple
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clip import encode_text, image_pyramid, pyramid_channels
+from model.attention import PixelAttention
+
+
+class Stage2Output(NamedTuple):
+    logits: tuple[torch.Tensor, ...]  # four of (B, 1, H, W), the finest first; positive is foreground
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.PReLU())
+
+
+def _up(x: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+class SegmentationNetwork(nn.Module):
+    """CLIP's pyramid attends to the sentence's words, level by level, and a decoder joins the levels to a mask."""
+
+    stage = 2
+    mask_threshold = 0.0  # a pixel is foreground where its logit is positive
+
+    def __init__(self, backbone: open_clip.CLIP):
+        super().__init__()
+        self.backbone = backbone
+        for unused in (backbone.visual.attnpool, backbone.logit_scale, backbone.text_projection):
+            unused.requires_grad_(False)
+        channels = pyramid_channels(backbone)
+        words = backbone.token_embedding.embedding_dim
+        self.attention = nn.ModuleDict({str(i): PixelAttention(channels[i - 1], words) for i in (2, 3, 4)})
+        d1, d2, d3, d4 = (c // 4 for c in channels)  # 64, 128, 256, 512 for RN50
+        self.reduce = nn.ModuleList(_block(c, c // 4) for c in channels)
+        self.merge = nn.ModuleList([_block(d1, d1 // 2), _block(d2, d1), _block(d3, d2), _block(d4, d3)])
+        self.head = nn.ModuleList(
+            nn.Sequential(_block(inputs, outputs), nn.Conv2d(outputs, 1, 1, bias=False))
+            for inputs, outputs in ((d1 // 2, d1 // 2), (d1, d1 // 2), (d2, d1), (d3, d1))
+        )
+
+    def forward(self, images: torch.Tensor, tokens: torch.Tensor) -> Stage2Output:
+        """Training: images (B, 3, H, W), normalised, and the tokens (B, T) of one sentence each."""
+        levels = self._decode(image_pyramid(self.backbone, images), self._words(tokens))
+        return Stage2Output(
+            tuple(_up(head(level), images.shape[-2:]) for head, level in zip(self.head, levels, strict=True))
+        )
+
+    def respond(self, images: torch.Tensor, tokens: torch.Tensor, photo: torch.Tensor) -> torch.Tensor:
+        """Evaluation: logits (N, 1, H, W) of sentence n for image `photo[n]`; an image is encoded once.
+
+        images (B, 3, H, W), tokens (N, T), photo (N,).
+        """
+        pyramid = [features[photo] for features in image_pyramid(self.backbone, images)]
+        finest = self._decode(pyramid, self._words(tokens))[0]
+        return _up(self.head[0](finest), images.shape[-2:])
+
+    def _words(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The words' features (N, W, T)."""
+        return encode_text(self.backbone, tokens).tokens.transpose(1, 2)
+
+    def _decode(self, pyramid: list[torch.Tensor], words: torch.Tensor) -> list[torch.Tensor]:
+        """Decoder features u_1..u_4, the finest first, at strides 4, 4, 8, 16."""
+        fused = [pyramid[0]] + [self.attention[str(i)](pyramid[i - 1], words) + pyramid[i - 1] for i in (2, 3, 4)]
+        reduced = [reduce(features) for reduce, features in zip(self.reduce, fused, strict=True)]
+        levels = [_up(self.merge[3](reduced[3]), reduced[2].shape[-2:])]
+        for i in (2, 1):
+            levels.insert(0, _up(self.merge[i](levels[0] + reduced[i]), reduced[i - 1].shape[-2:]))
+        return [self.merge[0](levels[0] + reduced[0]), *levels]

@@ -1,0 +1,161 @@
+"""A training of either stage, put together from the command line's settings: the scripts differ in data and losses."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from dataset.loading import TrainLoader, eval_loader
+from dataset.references import Split
+from dataset.samples import EvalBatch, EvalPhotos
+from model.build import Architecture, build_network, load_network, network_content
+from model.prms import Predict
+from utils.checkpoint import BEST_HIT, BEST_MIOU, LAST, load_checkpoint, save_checkpoint
+from utils.distributed import is_main, world_size
+from utils.engine import Criterion, Training, amp_dtype, fit
+from utils.errors import UserError
+from utils.evaluator import evaluate
+from utils.files import owned_by_this_run
+from utils.log import TrainingLog, say
+from utils.metrics import summarise
+from utils.optimisation import build_optimizer, polynomial_decay
+
+BEST = {BEST_MIOU: "mIoU", BEST_HIT: "Hit"}
+
+# Settings that a resumed training must share with the one it goes on from; the others may change on the way.
+FIXED = ("dataset", "split_by", "size", "max_query_len", "batch_size", "epochs", "seed", "amp")
+FIXED += ("lr", "lr_multi", "weight_decay", "w1", "w4", "w5", "negative_samples", "model_ema")
+
+
+def predictor(network: nn.Module) -> Predict:
+    """`predict` of a network for the evaluator."""
+
+    def predict(batch: EvalBatch) -> torch.Tensor:
+        return network.respond(batch.images, batch.tokens, batch.photo)
+
+    return predict
+
+
+def train(
+    stage: int,
+    args: argparse.Namespace,
+    architecture: Architecture,
+    build_criterion: Callable[[nn.Module], Criterion],
+    loader: TrainLoader,
+    validation: Sequence[Split],
+    device: torch.device,
+    schedule_interval: Literal["step", "epoch"],
+    fast: Sequence[str] = (),
+) -> None:
+    """Build or resume a training and run it to its end; `args` are the flags of the training group."""
+    output = Path(args.output)
+    photos = {split.name: EvalPhotos(split, args.size, args.max_query_len) for split in validation}
+    settings = {name: getattr(args, name) for name in FIXED if hasattr(args, name)} | {"processes": world_size()}
+    with owned_by_this_run(output, main=is_main()):
+        last = _last_checkpoint(output, settings) if args.resume and not args.pretrain else None
+        torch.manual_seed(args.seed)
+        network, architecture = _initial_network(stage, architecture, args, output if last else None)
+        network.to(device, memory_format=torch.channels_last)
+        optimizer = build_optimizer(network, args.lr, args.lr_multi, args.weight_decay, fast)
+        schedule = polynomial_decay(optimizer, len(loader) * args.epochs)
+        amp = amp_dtype(args.amp, device)
+        training = Training(
+            _distributed(network), build_criterion(network), optimizer, schedule, schedule_interval, amp
+        )
+        if last:
+            training.load_state_dict(last["training"])
+        content = partial(network_content, network, architecture)
+        log = TrainingLog(output, args.board_folder)
+        say(_description(args, loader, training, device))
+        fit(
+            training,
+            loader,
+            args.epochs,
+            device,
+            log,
+            validate=lambda: _validate(network, photos, args, device),
+            save=lambda: _save(output / LAST, content() | {"training": training.state_dict(), "settings": settings}),
+            save_every=60 * args.save_every,
+            on_epoch=lambda: _keep_best(output, training.history, args.test_split, content()),
+        )
+        log.close()
+
+
+def _last_checkpoint(output: Path, settings: dict) -> dict:
+    """The checkpoint to go on from; UserError where it is not there or was made with other settings."""
+    last = load_checkpoint(output / LAST, "train without --resume first")
+    if "training" not in last:
+        raise UserError(f"{output / LAST} holds no training to go on with; train without --resume")
+    before = last["settings"]
+    changed = [f"{n} was {before.get(n)} and is {settings.get(n)}" for n in settings if before.get(n) != settings[n]]
+    if changed:
+        raise UserError(
+            f"{output / LAST} was trained otherwise: {'; '.join(changed)}; use the same flags or another --output"
+        )
+    return last
+
+
+def _initial_network(
+    stage: int, architecture: Architecture, args: argparse.Namespace, resumed: Path | None
+) -> tuple[nn.Module, Architecture]:
+    """The network that training starts with: of the last checkpoint, of `--pretrain`, or new with CLIP's weights."""
+    if resumed:
+        return load_network(resumed / LAST, "train without --resume", architecture, stage)
+    if args.pretrain:
+        return load_network(_pretrain_file(args), "name another --pretrain, or leave it out", architecture, stage)
+    return build_network(stage, architecture, pretrained=True), architecture
+
+
+def _pretrain_file(args: argparse.Namespace) -> Path:
+    """As published, a plain name is looked up in the output folder."""
+    inside = Path(args.output) / args.pretrain
+    return inside if inside.is_file() else Path(args.pretrain)
+
+
+def _distributed(network: nn.Module) -> nn.Module:
+    """With several processes: gradients averaged and, on GPUs, batch statistics shared; PyTorch shares none on CPUs."""
+    if world_size() == 1:
+        return network
+    if next(network.parameters()).is_cuda:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return DistributedDataParallel(network)
+
+
+def _validate(
+    network: nn.Module, photos: dict[str, EvalPhotos], args: argparse.Namespace, device: torch.device
+) -> dict[str, float]:
+    """Figures of each split by `<split>/<figure>`."""
+    network.eval()
+    figures = {}
+    for name, samples in photos.items():
+        loader = eval_loader(samples, args.batch_size, args.num_workers)
+        outcomes = evaluate(predictor(network), loader, network.mask_threshold, device, f"validation on {name}")
+        figures |= {f"{name}/{figure}": value for figure, value in summarise(outcomes).items()}
+    return figures
+
+
+def _save(path: Path, content: dict) -> None:
+    if is_main():
+        save_checkpoint(path, content)
+
+
+def _keep_best(output: Path, history: list[dict], splits: list[str], content: dict) -> None:
+    """The network of the best epoch so far by each figure, on the first of the validated splits; else of the last."""
+    for name, figure in BEST.items():
+        column = [line[f"{splits[0]}/{figure}"] if splits else line["epoch"] for line in history]
+        if column[-1] > max(column[:-1], default=-1.0):
+            _save(output / name, content | {"epoch": len(history), "figures": history[-1]})
+
+
+def _description(args: argparse.Namespace, loader: TrainLoader, training: Training, device: torch.device) -> str:
+    whole = args.batch_size * world_size()
+    start = f"from epoch {training.epoch + 1}, step {training.step + 1}" if training.epoch or training.step else "anew"
+    return (
+        f"training {start} to epoch {args.epochs}: {len(loader.samples)} refs, {len(loader)} steps an epoch, "
+        f"batch {whole} ({args.batch_size} x {world_size()} {device.type}), checkpoints in {args.output}"
+    )

@@ -1,0 +1,111 @@
+"""Evaluation of a checkpoint on the splits of a data set, and export of its response maps (`validate*.py`)."""
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from dataset.artifacts import names_path, read_mask, write_map, write_names
+from dataset.loading import eval_loader, load_splits
+from dataset.references import Split
+from dataset.samples import EvalBatch, EvalPhotos, Target
+from model.build import Architecture, build_network, build_scorer, load_network
+from model.prms import Predict, with_prms
+from model.training import predictor
+from utils.distributed import init_processes, is_main
+from utils.errors import UserError
+from utils.evaluator import evaluate
+from utils.files import write_json
+from utils.log import figures_table, say
+from utils.metrics import Outcome, summarise
+
+CURE = "train it, or put a published one there (weights/README.md)"
+UNTRAINED_SEED = 1234
+
+
+def validate(args: argparse.Namespace) -> None:
+    """Print a table of figures, a row a split, and write what the flags of the evaluation group ask for."""
+    device = init_processes()
+    if not args.test_split:
+        raise UserError("--test_split none leaves nothing to evaluate; name a split")
+    splits = load_splits(args.dataset, args.data_root, args.split_by, args.test_split)
+    predict, threshold = _source(args, device)
+    rows = {}
+    for name, split in splits.items():
+        began = time.monotonic()
+        outcomes = _evaluate_split(split, predict, threshold, args, device)
+        if args.name_save_dir and is_main():
+            photos = {reference.name: reference.photo for reference in split.references}
+            write_names(names_path(args.name_save_dir, args.dataset, name), photos)
+        if outcomes:
+            rows[name] = summarise(outcomes)
+        say(f"{name}: {len(split.references)} refs, {len(outcomes)} sentences, {time.monotonic() - began:.1f} s")
+    if rows:
+        say(figures_table(rows))
+    if args.json and is_main():
+        write_json(args.json, rows, indent=2)
+
+
+def _source(args: argparse.Namespace, device: torch.device) -> tuple[Predict, float]:
+    """Where the maps come from, and the value above which they are foreground."""
+    if args.pseudo_path:
+        args.batch_size = 1  # masks of photos of different sizes do not fit into one batch
+        return partial(_stored_masks, args.pseudo_path), 0.0
+    network, architecture = _untrained(args) if args.untrained else _checkpoint(args)
+    network.to(device)
+    if not args.prms:
+        return predictor(network), network.mask_threshold
+    if network.stage != 1:
+        raise UserError("--prms selects among stage 1's response maps, this checkpoint is of stage 2; leave it out")
+    scorer = build_scorer(architecture.backbone).to(device)
+    return with_prms(predictor(network), scorer), network.mask_threshold
+
+
+def _stored_masks(folder: str, batch: EvalBatch) -> torch.Tensor:
+    """The pseudo masks of one photo's refs, float32 (N, 1, H, W), one for each sentence."""
+    masks = np.stack([read_mask(folder, target.reference.name) for target in batch.targets])
+    return torch.from_numpy(masks).float()[batch.target.cpu(), None]
+
+
+def _untrained(args: argparse.Namespace) -> tuple[nn.Module, Architecture]:
+    torch.manual_seed(UNTRAINED_SEED)
+    architecture = Architecture(args.backbone or "clip-RN50", args.hidden_dim, args.attn_multi)
+    return build_network(1, architecture, pretrained=True).eval(), architecture
+
+
+def _checkpoint(args: argparse.Namespace) -> tuple[nn.Module, Architecture]:
+    """The checkpoint `--pretrain`, looked up in `--output` first."""
+    inside = Path(args.output) / args.pretrain
+    file = Path(args.pretrain) if Path(args.pretrain).is_file() and not inside.is_file() else inside
+    described = Architecture(args.backbone or "clip-RN50", args.hidden_dim, args.attn_multi)
+    network, architecture = load_network(file, CURE, described)
+    if args.backbone not in (None, architecture.backbone):
+        raise UserError(
+            f"{file} was trained with --backbone {architecture.backbone}, not {args.backbone}; leave it out"
+        )
+    return network, architecture
+
+
+def _evaluate_split(
+    split: Split, predict: Predict, threshold: float, args: argparse.Namespace, device: torch.device
+) -> list[Outcome]:
+    """A split without any mask can be exported all the same: then there are no outcomes."""
+    annotated = any(reference.segmentation is not None for reference in split.references)
+    photos = EvalPhotos(split, args.size, args.max_query_len, masks=annotated or not args.cam_save_dir)
+    loader = eval_loader(photos, args.batch_size, args.num_workers)
+    on_target = _map_writer(args.cam_save_dir) if args.cam_save_dir else None
+    return evaluate(predict, loader, threshold, device, split.name, on_target)
+
+
+def _map_writer(folder: str) -> Callable[[Target, np.ndarray], None]:
+    """Saves the map of a ref's first sentence; with PRMS all its sentences have the same."""
+
+    def write(target: Target, maps: np.ndarray) -> None:
+        write_map(folder, target.reference.name, maps[0].clip(0))
+
+    return write

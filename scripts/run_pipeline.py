@@ -1,0 +1,218 @@
+"""Run the whole pipeline on a data set: stage 1, PRMS, IRNet, stage 2, and the evaluation of each.
+
+    bash scripts/run_pipeline.sh refcocog umd output/refcocog_umd
+
+It can be stopped at any point; the same command goes on where it was. `<output>/results.json` holds the figures.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from utils.errors import UserError, run_script  # noqa: E402
+from utils.files import owned_by_this_run, write_json  # noqa: E402
+from utils.log import figures_table  # noqa: E402
+from utils.options import Parser, comma_list  # noqa: E402
+
+EVALUATION_SPLITS = {
+    "refcoco": ("val", "testA", "testB"),
+    "refcoco+": ("val", "testA", "testB"),
+    "refcocog": ("val", "test"),
+    "refcocog google": ("val",),
+    "referit": ("test",),
+    "jsonl": ("val",),
+}
+
+WITHOUT_ANY_MASK = ("train_stage1", "stage1_prms_train", "irnet", "train_stage2")
+ON_ANNOTATED_TRAIN = ("stage1_train", "pseudo_masks_train")  # your own train split has no masks to compare with
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the pipeline; `figures` names the file and the rows that it leaves."""
+
+    name: str
+    command: list[str]
+    figures: Path | None = None
+    rows: dict[str, str] | None = None  # split -> row of results.json
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(
+        "Run stage 1, PRMS, IRNet and stage 2 on a data set, and evaluate each. Stopped, it goes on where it was.",
+        "bash scripts/run_pipeline.sh refcocog umd output/refcocog_umd",
+    )
+    parser.add_argument("dataset", help="refcoco, refcoco+, refcocog, referit or jsonl")
+    parser.add_argument("split_by", help="unc, umd or google; - for referit and jsonl")
+    parser.add_argument("output", nargs="?", help="where everything goes (default: output/DATASET_SPLITBY)")
+    parser.add_argument("--data_root", default=None, help="the data folder (default: ./data, ./data/referit)")
+    parser.add_argument("--splits", help="splits to evaluate, as val,test, or none (default: all)")
+    parser.add_argument("--only", metavar="STEPS", help="run these steps alone, as train_stage1,stage1 (default: all)")
+    parser.add_argument("--common", default="", metavar="FLAGS", help="for all of our scripts: '--backbone toy'")
+    parser.add_argument("--stage1", default="", metavar="FLAGS", help="further flags of train_stage1.py")
+    parser.add_argument("--irnet", default="", metavar="FLAGS", help="further flags of IRNet/run_sample_refer.py")
+    parser.add_argument("--stage2", default="", metavar="FLAGS", help="further flags of train_stage2.py")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    output = Path(args.output or f"output/{args.dataset}_{args.split_by}".removesuffix("_-"))
+    with owned_by_this_run(output):
+        state = _read_state(output / "pipeline.json")
+        for step in _chosen(steps(args, output), args.only):
+            _run_step(step, state, output)
+        print(figures_table({name: row for name, row in _results(state).items() if "mIoU" in row}))
+        print(f"figures, seconds and memory: {output / 'results.json'}")
+
+
+def steps(args: argparse.Namespace, output: Path) -> list[Step]:
+    """The commands in their order."""
+    splits = comma_list(args.splits) if args.splits else _splits(args.dataset, args.split_by)
+    root = args.data_root or ("./data/referit" if args.dataset == "referit" else "./data")
+    data = ["--dataset", args.dataset, "--refer_data_root", root]
+    data += [] if args.split_by == "-" else ["--splitBy", args.split_by]
+    shared = data + shlex.split(args.common)
+    chosen_on = _validation(args.dataset, splits)
+    names, figures = output / f"{args.dataset}_train_names.json", output / "figures"
+    stage1, stage2, cam, masks = (output / name for name in ("stage1", "stage2", "cam", "ins_seg"))
+
+    def train(stage: int, folder: Path, flags: str) -> Step:
+        script = [f"train_stage{stage}.py", *shared, "--test_split", chosen_on, "--output", str(folder)]
+        return Step(f"train_stage{stage}", script + shlex.split(flags))
+
+    def validate(row: str, on: list[str], *flags: str) -> Step:
+        file = figures / f"{row}.json"
+        rows = {split: row if len(on) == 1 else f"{row}_{split}" for split in on}
+        command = ["validate.py", *shared, "--test_split", ",".join(on), "--json", str(file), *flags]
+        return Step(row, command, file, rows)
+
+    checkpoint1, checkpoint2 = (("--output", str(folder), "--pretrain", "ckpt.pth") for folder in (stage1, stage2))
+    export = ("--prms", "--cam_save_dir", str(cam), "--name_save_dir", str(output))
+    every = [
+        validate("untrained", splits, "--untrained"),
+        train(1, stage1, args.stage1),
+        validate("stage1", splits, *checkpoint1),
+        validate("stage1_train", ["train"], *checkpoint1),
+        validate("stage1_prms_train", ["train"], *checkpoint1, *export),
+        Step("irnet", _irnet_command(args, root, output, names, cam, masks)),
+        validate("pseudo_masks_train", ["train"], "--pseudo_path", str(masks)),
+        train(2, stage2, f"--pseudo_path {shlex.quote(str(masks))} {args.stage2}"),
+        validate("stage2", splits, *checkpoint2),
+    ]
+    if not splits:
+        return [step for step in every if step.name in WITHOUT_ANY_MASK]
+    return [step for step in every if args.dataset != "jsonl" or step.name not in ON_ANNOTATED_TRAIN]
+
+
+def _chosen(every: list[Step], only: str | None) -> list[Step]:
+    if only is None:
+        return every
+    known = {step.name: step for step in every}
+    unknown = [name for name in only.split(",") if name not in known]
+    if unknown:
+        raise UserError(f"there is no step '{unknown[0]}'; known are {', '.join(known)}")
+    return [step for step in every if step.name in only.split(",")]
+
+
+def _irnet_command(args: argparse.Namespace, root: str, output: Path, names: Path, cam: Path, masks: Path) -> list[str]:
+    photos = {"referit": "images", "jsonl": "."}.get(args.dataset, "train2014")
+    flags = {
+        "--train_list": names,
+        "--cam_out_dir": cam,
+        "--ir_label_out_dir": output / "ir_label",
+        "--ins_seg_out_dir": masks,
+        "--work_space": output / "irnet",
+        "--image_root": Path(root) / photos,
+    }
+    passes = [word for name in ("cam_to_ir_label", "train_irn", "make_ins_seg") for word in (f"--{name}_pass", "True")]
+    words = [word for flag, path in flags.items() for word in (flag, str(path))]
+    return ["IRNet/run_sample_refer.py", *words, *passes, *shlex.split(args.irnet)]
+
+
+def _splits(dataset: str, split_by: str) -> list[str]:
+    try:
+        return list(EVALUATION_SPLITS.get(f"{dataset} {split_by}") or EVALUATION_SPLITS[dataset])
+    except KeyError:
+        raise UserError(
+            f"there is no data set '{dataset}'; known are refcoco, refcoco+, refcocog, referit, jsonl"
+        ) from None
+
+
+def _validation(dataset: str, splits: list[str]) -> str:
+    """The split that the best checkpoint is chosen on, never a test split; without any the last epoch's is kept."""
+    return "val" if dataset.startswith("refcoco") or "val" in splits else "none"
+
+
+def _run_step(step: Step, state: dict, output: Path) -> None:
+    """Run a step that has not been finished; a training that was begun goes on from its last checkpoint."""
+    finished = state.get(step.name)
+    if finished and finished["command"] != step.command:
+        raise UserError(f"{output} holds the step {step.name} with other flags; use these, or another OUTPUT")
+    if finished:
+        print(f"{step.name}: finished before, in {finished['seconds']} s")
+        return
+    command = [sys.executable, *step.command]
+    if step.name.startswith("train_stage") and (output / step.name.removeprefix("train_") / "ckpt_last.pth").is_file():
+        command.append("--resume")
+    print(f"{step.name}: {shlex.join(['python', *command[1:]])}", flush=True)
+    began = time.monotonic()
+    status, usage = _run(command)
+    if status:
+        raise UserError(f"the step {step.name} ended with status {status}; see above, then run the same command again")
+    state[step.name] = {
+        "command": step.command,
+        "seconds": round(time.monotonic() - began, 1),
+        "peak_mb": round(usage / 1024),
+        "figures": _figures(step),
+    }
+    write_json(output / "pipeline.json", state, indent=1)
+    write_json(output / "results.json", _results(state), indent=2)
+
+
+def _run(command: list[str]) -> tuple[int, int]:
+    """Exit status and peak memory (KiB, of its largest process) of a command run in the repository's root."""
+    process = subprocess.Popen(command, cwd=ROOT)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage.ru_maxrss
+
+
+def _figures(step: Step) -> dict[str, dict[str, float]]:
+    if not step.figures:
+        return {}
+    by_split = json.loads((ROOT / step.figures).read_text())
+    return {row: by_split[split] for split, row in step.rows.items() if split in by_split}
+
+
+def _results(state: dict) -> dict[str, dict[str, float]]:
+    """A row for each set of figures, and one for each step without any; seconds and memory are the step's."""
+    rows = {}
+    for name, step in state.items():
+        cost = {"seconds": step["seconds"], "peak_mb": step["peak_mb"]}
+        for row, figures in (step["figures"] or {name: {}}).items():
+            rows[row] = figures | cost
+    return rows
+
+
+def _read_state(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        raise UserError(f"{file} is damaged; remove it, and the steps are checked anew") from None
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    run_script(main)

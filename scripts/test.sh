@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Lint and tests, in the environment that this script makes: bash scripts/test.sh [pytest arguments]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+need_environment requirements.txt requirements-test.txt
+
+ruff check .
+ruff format --check .
+python -m pytest "$@"

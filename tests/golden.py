@@ -1,0 +1,60 @@
+"""The published implementation's figures, and networks filled with the weights that they were made with."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from torch import nn
+
+from clip import build_clip
+from model.checkpoint_names import our_name
+from tests.reference.golden_weights import golden_state_dict, golden_tensor
+
+REFERENCE = Path(__file__).parent / "reference"
+
+
+def figures(name: str) -> dict[str, np.ndarray]:
+    with np.load(REFERENCE / f"{name}.npz") as stored:
+        return dict(stored)
+
+
+def published_names(stage: int) -> dict[str, tuple[str, list[int]]]:
+    """name -> (dtype, shape) of every tensor in a published checkpoint."""
+    return json.loads((REFERENCE / f"published_stage{stage}_names.json").read_text())
+
+
+def published_state_dict(stage: int) -> dict[str, torch.Tensor]:
+    """A checkpoint with the published names and shapes, filled with golden weights."""
+    return {
+        name: torch.from_numpy(np.array(golden_tensor(name, shape))).reshape(shape)
+        if dtype == "float32"
+        else torch.zeros(shape, dtype=getattr(torch, dtype))
+        for name, (dtype, shape) in published_names(stage).items()
+    }
+
+
+def load_golden(network: nn.Module, stage: int) -> nn.Module:
+    """The network in evaluation mode with golden weights, put in through the published names."""
+    network.load_state_dict({our_name(name): tensor for name, tensor in published_state_dict(stage).items()})
+    return network.eval()
+
+
+def golden_clip(name: str) -> open_clip.CLIP:
+    model = build_clip(name, pretrained=False)
+    model.load_state_dict(golden_state_dict(model))
+    return model
+
+
+def difference(ours: torch.Tensor | np.ndarray, stored: dict[str, np.ndarray], key: str) -> float:
+    """max |a - b| / max |b| of a tensor against the figure `key`, which may hold every n-th entry of it only."""
+    array = ours.detach().cpu().numpy() if isinstance(ours, torch.Tensor) else ours
+    if key in stored:
+        expected = stored[key]
+    else:
+        assert list(array.shape) == stored[f"{key}.shape"].tolist()
+        array = array[tuple(slice(None, None, step) for step in stored[f"{key}.strides"])]
+        expected = stored[f"{key}.slice"]
+    assert array.shape == expected.shape
+    return float(np.abs(array - expected).max() / max(np.abs(expected).max(), 1e-12))

@@ -1,0 +1,196 @@
+"""The network, its pairs and losses and one training, against figures of the published code and worked by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from IRNet.backbone import build_backbone
+from IRNet.images import normalise
+from IRNet.losses import AffinityDisplacementLoss, pair_losses, sort_pairs
+from IRNet.network import build_network
+from IRNet.paths import pair_affinity, path_to, search_offsets, shifted, source_size
+from IRNet.train_irn import Schedule, Trainer
+from tests.irnet_helpers import figures, golden_network, photo, published_name
+from utils.errors import UserError
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return golden_network()
+
+
+def published_order(radius):
+    """For every offset of the published order its place in ours."""
+    ours = search_offsets(radius)
+    return [ours.index(tuple(offset)) for offset in figures("path_index")[f"r{radius}.search_dst"].tolist()]
+
+
+def as_input(images):
+    return torch.from_numpy(normalise(images)).movedim(-1, -3)
+
+
+@pytest.mark.parametrize("radius", [5, 10])
+def test_offsets_and_paths_are_the_published_ones(radius):
+    expected = figures("path_index")
+    offsets = [tuple(offset) for offset in expected[f"r{radius}.search_dst"].tolist()]
+    assert set(search_offsets(radius)) == set(offsets) and len(search_offsets(radius)) == len(offsets)
+    coordinates = expected[f"r{radius}.path_coords"].tolist()
+    lengths = np.repeat(expected[f"r{radius}.path_lengths"], expected[f"r{radius}.path_counts"])
+    for offset, end in zip(offsets, np.cumsum(lengths), strict=True):
+        length = len(path_to(offset))
+        assert path_to(offset) == tuple(map(tuple, coordinates[end - length : end]))
+
+
+@pytest.mark.parametrize(("radius", "size"), [(5, (30, 40)), (5, (17, 23)), (5, (65, 90)), (10, (41, 63))])
+def test_shifted_views_visit_the_published_indices(radius, size):
+    expected = figures("path_index")
+    key = f"r{radius}_{size[0]}x{size[1]}"
+    index = torch.arange(size[0] * size[1]).view(size)
+    assert shifted(index, (0, 0), radius).sum() == expected[f"{key}.src_sum"]
+    targets = [shifted(index, offset, radius) for offset in search_offsets(radius)]
+    assert expected[f"{key}.dst_shape"].tolist() == [len(targets), targets[0].numel()]
+    assert sum(int(target.sum()) for target in targets) == expected[f"{key}.dst_sum"]
+    sums = {}
+    for offset in search_offsets(radius):
+        points = path_to(offset)
+        sums[len(points)] = sums.get(len(points), 0) + sum(int(shifted(index, p, radius).sum()) for p in points)
+    assert [sums[length] for length in sorted(sums)] == expected[f"{key}.sums"].tolist()
+
+
+def test_path_by_hand():
+    assert path_to((0, 2)) == ((0, 2), (0, 1), (0, 0))
+    assert set(path_to((2, 2))) == {(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (2, 2)}
+    assert source_size(3, 3, 5) == (0, 0)
+
+
+def test_affinity_and_its_gradient_by_hand():
+    edge = torch.zeros(3, 5, dtype=torch.float64)
+    edge[0, 2], edge[0, 3] = 0.25, 0.5
+    edge.requires_grad_()
+    affinity = pair_affinity(edge, 3)  # sources: row 0, column 2
+    assert affinity.shape == (len(search_offsets(3)), 1, 1)
+    by_offset = dict(zip(search_offsets(3), affinity.flatten().tolist(), strict=True))
+    assert by_offset[0, 1] == 0.5 and by_offset[0, 2] == 0.5 and by_offset[1, 0] == 0.75
+    noise = torch.rand(1, 6, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda maps: pair_affinity(maps, 4), (noise,))
+
+
+def test_edges_and_displacements_are_the_published_ones(network):
+    expected = figures("edge_displacement")
+    for key in ("crop_161x203", "crop_96x130"):
+        edge, displacement = network.detect(as_input(expected[f"{key}.img"]))
+        np.testing.assert_allclose(edge[None], expected[f"{key}.edge"], atol=1e-5)
+        np.testing.assert_allclose(displacement, expected[f"{key}.dp"], atol=1e-4)
+
+
+def test_edges_of_a_whole_photo(network):
+    expected = figures("edge_displacement")
+    edge, displacement = network.detect(as_input(photo("chelsea")))
+    np.testing.assert_allclose(edge[None], expected["chelsea.edge"], atol=1e-5)
+    np.testing.assert_allclose(displacement, expected["chelsea.dp"], atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(3, 2000), (1, 1), (64, 65)])
+def test_output_size_for_any_photo(size):
+    edge, displacement = build_network("resnet-toy").eval().detect(torch.zeros(3, *size))
+    small = tuple((side - 1) // 4 + 1 for side in size)
+    assert edge.shape == small and displacement.shape == (2, *small)
+
+
+def test_pairs_and_loss_maps_are_the_published_ones(network):
+    expected, order = figures("train_step"), published_order(10)
+    label = torch.from_numpy(expected["label"][:, 2::4, 2::4])
+    assert (label.numpy() == expected["reduced"]).all()
+    for pairs, kind in zip(sort_pairs(label, 10), ("bg_pos", "fg_pos", "neg"), strict=True):
+        assert (np.packbits(pairs[:, order].numpy()) == expected[f"lab_{kind}.bits"]).all()
+        assert pairs.sum() == expected[f"lab_{kind}.sum"]
+    with torch.no_grad():
+        output = network(as_input(expected["img"]))
+        centred = output.displacement - network.mean_displacement[:, None, None]
+    np.testing.assert_allclose(output.edge_logits, expected["eval.edge_logit"], atol=1e-4)
+    np.testing.assert_allclose(centred, expected["eval.dp"], atol=1e-4)
+    kinds = ("pos_aff", "neg_aff", "dp_fg", "dp_bg")
+    for losses, kind in zip(pair_losses(*output, 10), kinds, strict=True):
+        losses = losses.index_select(-3, torch.tensor(order))
+        assert float(losses.double().sum()) == pytest.approx(expected[f"loss_map.{kind}.sum"], rel=1e-5)
+        every_97th = losses.flatten()[::97].numpy()
+        np.testing.assert_allclose(every_97th, expected[f"loss_map.{kind}.every_97th"], rtol=1e-3, atol=1e-4)
+
+
+def test_three_updates_are_the_published_ones():
+    expected, network = figures("train_step"), golden_network()
+    images, label = as_input(expected["img"]), torch.from_numpy(expected["reduced"])
+    trainer = Trainer(network, Schedule(batch_size=2, epochs=10), items=2)  # ten steps in all
+    parameters = {published_name(name): parameter for name, parameter in network.named_parameters()}
+    for step, tolerance in enumerate((1e-5, 1e-4, 1e-4)):
+        losses = trainer.step(images, label)
+        np.testing.assert_allclose([float(loss) for loss in losses.values()], expected["losses"][step], rtol=tolerance)
+        rates = [group["lr"] for group in trainer.optimizer.param_groups]
+        np.testing.assert_allclose(rates, expected["lrs"][step], rtol=1e-6)
+        if step == 0:
+            _check_norms({name: p.grad for name, p in parameters.items()}, expected, "grad_norm.")
+            for name in ("fc_edge6.weight", "fc_dp7.3.weight"):
+                gradient = parameters[name].grad.flatten()
+                np.testing.assert_allclose(gradient, expected[f"grad.{name}"].flatten(), atol=1e-5)
+    _check_norms(parameters, expected, "param_norm_after_3.")
+    with torch.no_grad():
+        output = network(images)
+        last = AffinityDisplacementLoss()(*output, label)
+    np.testing.assert_allclose([float(loss) for loss in last.values()], expected["losses"][3], rtol=1e-3)
+    mean = output.displacement.mean(dim=(0, 2, 3)) - network.mean_displacement
+    np.testing.assert_allclose(mean, expected["dp_mean_after_3"], atol=2e-3)
+    assert all(p.grad is None for p in network.backbone.parameters())
+
+
+def _check_norms(tensors, expected, prefix):
+    for key in (key for key in expected if key.startswith(prefix)):
+        assert float(tensors[key.removeprefix(prefix)].detach().norm()) == pytest.approx(float(expected[key]), rel=1e-4)
+
+
+def test_losses_by_hand():
+    edge_logits = torch.full((1, 1, 3, 5), -100.0)  # no edges: every pair belongs together
+    displacement = torch.zeros(1, 2, 3, 5)
+    criterion = AffinityDisplacementLoss(radius=3)
+    losses = criterion(edge_logits, displacement, torch.zeros(1, 3, 5, dtype=torch.uint8))
+    assert losses["total"] == pytest.approx(0, abs=1e-4)
+    half = torch.tensor([[[0, 0, 0, 1, 1]] * 3], dtype=torch.uint8)
+    different = criterion(edge_logits, displacement, half)["negative"]
+    assert float(different) == pytest.approx(-np.log(1e-5), rel=1e-2)
+    foreground = criterion(edge_logits, displacement, torch.ones(1, 3, 5, dtype=torch.uint8))
+    mean_offset = np.abs(search_offsets(3)).mean()
+    assert float(foreground["displacement_foreground"]) == pytest.approx(mean_offset, rel=1e-4)
+    unknown = criterion(edge_logits, displacement, torch.full((1, 3, 5), 255, dtype=torch.uint8))
+    assert all(float(loss) == 0 for loss in unknown.values())
+
+
+def test_backbone_stays_in_evaluation_mode_and_frozen():
+    network = build_network("resnet-toy").train()
+    assert network.training and not any(module.training for module in network.backbone.modules())
+    assert not any(parameter.requires_grad for parameter in network.backbone.parameters())
+
+
+def test_toy_backbone_is_always_the_same():
+    torch.manual_seed(1)
+    first = build_backbone("resnet-toy", pretrained=True)
+    torch.manual_seed(2)
+    second = build_backbone("resnet-toy", pretrained=True)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_imagenet_weights_that_cannot_be_fetched_are_named(monkeypatch):
+    def fail(weights):
+        raise OSError("no network")
+
+    monkeypatch.setattr("IRNet.backbone.resnet50", fail)
+    with pytest.raises(UserError, match=r"no network.*put resnet50-0676ba61.pth into"):
+        build_backbone("resnet50", pretrained=True)
+
+
+def test_unknown_backbone_is_refused_in_words():
+    with pytest.raises(UserError, match="resnet50, resnet-toy"):
+        build_backbone("resnet51", pretrained=False)

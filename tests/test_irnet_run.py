@@ -1,0 +1,246 @@
+"""The three passes as a user runs them: results, resuming, bad input, several processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from dataset.artifacts import read_label, read_mask, write_map, write_names
+from IRNet import train_irn
+from IRNet.checkpoint import load_network
+from IRNet.processes import start_processes
+from IRNet.run_sample_refer import build_parser, check, run
+from utils.errors import UserError
+
+SCRIPT = Path(__file__).parent.parent / "IRNet" / "run_sample_refer.py"
+SIZE = (72, 96)
+
+
+class World:
+    """A folder with photos of a disk each, response maps of them and the flags to run IRNet on it."""
+
+    def __init__(self, folder: Path, count: int = 10):
+        self.folder, self.images, self.disks = folder, {}, {}
+        for index in range(count):
+            self.add(f"{index}_{index // 2}", f"{index // 2}.png")  # two refs a photo
+        self.write_list()
+
+    def add(self, name: str, file: str, size: tuple[int, int] = SIZE, mode: str = "RGB") -> None:
+        self.images[name] = file
+        rng = np.random.default_rng(int(name.split("_")[1]))
+        disk = np.zeros(size, dtype=np.uint8)
+        centre = tuple(int(side * share) for side, share in zip(size[::-1], rng.uniform(0.35, 0.65, 2), strict=True))
+        cv2.circle(disk, centre, min(size) // 4, 1, -1)
+        pixels = rng.normal(90, 6, (*size, 3)) + disk[..., None] * np.array([90, -40, 20])
+        (self.folder / "photos").mkdir(exist_ok=True)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert(mode).save(self.folder / "photos" / file)
+        self.disks[name] = disk > 0
+        write_map(self.folder / "cam", name, cv2.GaussianBlur(disk.astype(np.float32), (0, 0), min(size) / 8))
+
+    def write_list(self) -> None:
+        write_names(self.folder / "toy_names.json", self.images)
+
+    def flags(self, *passes: str, masks: str = "ins_seg", **more: object) -> list[str]:
+        folders = {"cam_out_dir": "cam", "ir_label_out_dir": "ir_label", "ins_seg_out_dir": masks, "work_space": "work"}
+        flags = {flag: self.folder / name for flag, name in folders.items()}
+        flags |= {"train_list": self.folder / "toy_names.json", "image_root": self.folder / "photos"}
+        flags |= {"backbone": "resnet-toy", "irn_crop_size": 96, "irn_batch_size": 4, "irn_num_epoches": 2}
+        flags |= {"num_workers": 0, **dict.fromkeys(passes, True), **more}
+        pairs = [(f"--{flag}", str(value)) for flag, value in flags.items() if flag != "save_instances"]
+        return [text for pair in pairs for text in pair] + ["--save_instances"] * flags.get("save_instances", False)
+
+    def run(self, *passes: str, **more: object) -> None:
+        args = build_parser().parse_args(self.flags(*passes, **more))
+        check(args)
+        run(args)
+
+
+ALL = ("cam_to_ir_label_pass", "train_irn_pass", "make_ins_seg_pass")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A world on which all passes have run once."""
+    world = World(tmp_path_factory.mktemp("world"))
+    world.run(*ALL)
+    return world
+
+
+def test_every_pass_writes_its_files(world):
+    for name, disk in world.disks.items():
+        label, mask = read_label(world.folder / "ir_label", name), read_mask(world.folder / "ins_seg", name)
+        assert set(np.unique(label)) <= {0, 1, 255} and label.shape == mask.shape == SIZE
+        assert ((label == 1) & disk).sum() / (label == 1).sum() > 0.9 and ((label == 0) & disk).mean() < 0.02
+        assert mask[disk].any()
+        assert (world.folder / "ins_seg" / f"{name}.png").stat().st_size < 3000
+    report = json.loads((world.folder / "work" / "pseudo_masks.json").read_text())
+    assert report["summary"]["masks"] == report["summary"]["listed"] == len(world.disks)
+    assert report["refs"]["0_0"]["covered"] == pytest.approx(
+        read_mask(world.folder / "ins_seg", "0_0").mean(), abs=1e-6
+    )
+    with Image.open(world.folder / "work" / "pseudo_masks.png") as sheet:
+        assert sheet.width > 1900
+    content = torch.load(world.folder / "work" / "res50_irn.pth", weights_only=True)
+    assert content.keys() == {"backbone", "network"}
+    assert load_network(world.folder / "work" / "res50_irn.pth").mean_displacement.abs().sum() > 0
+
+
+def test_finished_items_are_kept_and_missing_ones_made_again(world, capsys):
+    labels, masks = contents(world.folder / "ir_label"), contents(world.folder / "ins_seg")
+    times = {path: path.stat().st_mtime_ns for path in (world.folder / "ins_seg").iterdir()}
+    (world.folder / "ir_label" / "3_1.png").unlink()
+    (world.folder / "ins_seg" / "4_2.png").unlink()
+    world.run(*ALL)
+    said = capsys.readouterr().out
+    assert "cam_to_ir_label: 1 made (0 of them empty), 9 already there, 0 refused" in said
+    assert "make_ins_seg: 1 made (0 of them empty), 9 already there, 0 refused" in said
+    assert "is there and is kept" in said
+    assert contents(world.folder / "ir_label") == labels and contents(world.folder / "ins_seg") == masks
+    changed = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
+    assert changed == {"4_2.png"}
+
+
+def test_an_interrupted_training_ends_where_the_uninterrupted_one_does(world, monkeypatch):
+    weights = world.folder / "work" / "res50_irn.pth"
+    expected = torch.load(weights, weights_only=True)["network"]
+    original = train_irn._train_one_epoch
+
+    def interrupted(trainer, items, label_dir, schedule, epoch, device):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        original(trainer, items, label_dir, schedule, epoch, device)
+
+    monkeypatch.setattr(train_irn, "_train_one_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        world.run("train_irn_pass", irn_weights_name="second.pth")
+    assert not (world.folder / "work" / "second.pth").exists()
+    monkeypatch.setattr(train_irn, "_train_one_epoch", original)
+    assert (world.folder / "work" / "second.pth.part").exists()
+    with pytest.raises(UserError, match="other flags"):
+        world.run("train_irn_pass", irn_weights_name="second.pth", seed=1)
+    world.run("train_irn_pass", irn_weights_name="second.pth")
+    found = torch.load(world.folder / "work" / "second.pth", weights_only=True)["network"]
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert not (world.folder / "work" / "second.pth.part").exists()
+
+
+def test_instances_as_coco_run_lengths(world):
+    world.run("make_ins_seg_pass", masks="with_instances", save_instances=True)
+    assert (world.folder / "with_instances" / "0_0.png").read_bytes() == (
+        world.folder / "ins_seg" / "0_0.png"
+    ).read_bytes()
+    parts = json.loads((world.folder / "with_instances" / "0_0.json").read_text())
+    union = np.any([coco_mask.decode(part["segmentation"]) for part in parts], axis=0)
+    assert (union == read_mask(world.folder / "ins_seg", "0_0")).all()
+    assert max(part["score"] for part in parts) == pytest.approx(1)
+
+
+def test_two_processes_write_the_same_bytes(world):
+    passes = {"cam_to_ir_label_pass": True, "make_ins_seg_pass": True}
+    args = build_parser().parse_args(
+        world.flags(masks="two_processes", ir_label_out_dir=world.folder / "two_labels", **passes)
+    )
+    start_processes(2, run, args)
+    assert contents(world.folder / "two_processes") == contents(world.folder / "ins_seg")
+    assert contents(world.folder / "two_labels") == contents(world.folder / "ir_label")
+
+
+def test_two_workers_write_the_same_bytes(world, monkeypatch):
+    monkeypatch.setattr("IRNet.passes.PHOTOS_PER_WORKER", 3)
+    world.run("make_ins_seg_pass", masks="two_workers", num_workers=2)
+    assert contents(world.folder / "two_workers") == contents(world.folder / "ins_seg")
+
+
+def spoil(world: World) -> None:
+    """Photos and maps of every bad kind; their names end in a number from 100 on."""
+    for number, mode in ((100, "L"), (101, "RGBA"), (102, "CMYK")):
+        suffix = {"RGBA": "png"}.get(mode, "jpg")
+        world.add(f"100_{number}", f"{number}.{suffix}", mode=mode)
+    world.add("100_103", "103.png", size=(3, 2000))
+    cam = world.folder / "cam"
+    for number in range(104, 113):
+        world.add(f"100_{number}", f"{number}.png")
+    write_map(cam, "100_104", np.zeros(SIZE))
+    write_map(cam, "100_105", np.full(SIZE, -1.0))
+    write_map(cam, "100_106", np.ones((10, 10)))
+    write_map(cam, "100_107", np.full(SIZE, np.nan))
+    (cam / "100_108.npy").unlink()
+    (cam / "100_109.npy").write_bytes((cam / "100_109.npy").read_bytes()[:999])
+    (world.folder / "photos" / "110.png").unlink()
+    (world.folder / "photos" / "111.png").write_bytes((world.folder / "photos" / "111.png").read_bytes()[:999])
+    (world.folder / "photos" / "112.png").write_text("no photo at all")
+    world.write_list()
+
+
+def test_bad_items_are_handled_or_named_and_the_rest_goes_on(tmp_path):
+    world = World(tmp_path, count=2)
+    spoil(world)
+    command = [sys.executable, str(SCRIPT), *world.flags(*ALL, irn_batch_size=500, irn_num_epoches=1)]
+    environment = {"OMP_NUM_THREADS": "1", "PATH": "/usr/bin"}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "cam_to_ir_label: 8 made (3 of them empty), 0 already there, 7 refused" in result.stdout
+    assert "make_ins_seg: 8 made (2 of them empty), 0 already there, 7 refused" in result.stdout
+    refused = [line for line in result.stderr.splitlines() if line.startswith("make_ins_seg")]
+    assert [line.split()[1] for line in refused] == [f"100_{number}" for number in range(106, 113)]
+    assert "10 x 10, its photo 72 x 96" in refused[0] and "not finite" in refused[1]
+    assert "Traceback" not in result.stderr
+    masks = {path.stem for path in (tmp_path / "ins_seg").iterdir()}
+    assert masks == {"0_0", "1_0", *(f"100_{number}" for number in range(100, 106))}
+    assert not read_mask(tmp_path / "ins_seg", "100_104").any()
+    assert not read_mask(tmp_path / "ins_seg", "100_105").any()
+    assert read_mask(tmp_path / "ins_seg", "100_103").shape == (3, 2000)
+
+
+def test_where_every_ref_is_refused_the_run_ends_in_words(tmp_path):
+    world = World(tmp_path, count=2)
+    with pytest.raises(UserError, match="all 2 refs were refused"):
+        world.run("cam_to_ir_label_pass", image_root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("passes", "more", "message"),
+    [
+        ((), {}, "nothing to do"),
+        (("train_irn_pass",), {"irn_crop_size": 66}, "multiple of 4"),
+        (("train_irn_pass",), {}, "holds no IR label"),
+        (("make_ins_seg_pass",), {}, "res50_irn.pth is not there"),
+        (("cam_to_ir_label_pass",), {"conf_bg_thres": 0.5}, "above --conf_fg_thres"),
+        (("cam_to_ir_label_pass",), {"train_list": "nowhere.json"}, "nowhere.json is not there"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path, passes, more, message):
+    world = World(tmp_path, count=2)
+    with pytest.raises(UserError, match=message) as caught:
+        world.run(*passes, **more)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pass_without_its_folder_is_refused():
+    args = build_parser().parse_args(["--train_list", "x.json", "--cam_to_ir_label_pass", "True"])
+    with pytest.raises(UserError, match="needs --cam_out_dir"):
+        check(args)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", "truncated"])
+def test_a_damaged_checkpoint_is_refused_in_words(world, tmp_path, content):
+    whole = (world.folder / "work" / "res50_irn.pth").read_bytes()
+    (tmp_path / "damaged.pth").write_bytes(whole[: len(whole) // 2] if content == "truncated" else content)
+    with pytest.raises(UserError, match="not a whole checkpoint"):
+        load_network(tmp_path / "damaged.pth")

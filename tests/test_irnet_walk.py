@@ -1,0 +1,167 @@
+"""The random walk, centroids, clusters and masks, against figures of the published code and worked by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from IRNet.instances import (
+    cluster,
+    find_centroids,
+    fragments,
+    instance_seeds,
+    strongest,
+    upsample_scores,
+)
+from IRNet.make_ins_seg import PhotoStructure, pseudo_scores
+from IRNet.paths import pair_affinity, search_offsets
+from IRNet.walk import chebyshev_coefficients, random_walk
+from tests.irnet_helpers import bits, figures
+from tests.reference.golden_weights import upsample
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def walk_error(result, expected):
+    return np.abs(result.numpy() - expected).max() / expected.max()
+
+
+@pytest.mark.parametrize("key", ["30x40", "56x80", "23x17"])
+def test_walk_is_the_published_one(key):
+    expected = figures("random_walk")
+    result = random_walk(torch.from_numpy(expected[f"{key}.x"][:, 0]), torch.from_numpy(expected[f"{key}.edge"][0]))
+    assert walk_error(result, expected[f"{key}.rw"][:, 0]) < 1e-4
+    assert walk_error(result, expected[f"{key}.rw_exact"][:, 0]) < 1e-5
+
+
+@pytest.mark.parametrize(("beta", "exp_times"), [(10, 0), (4, 3), (10, 8)])
+def test_walk_with_other_exponents(beta, exp_times):
+    expected = figures("random_walk")
+    scores, edge = torch.from_numpy(expected["23x17.x"][:, 0]), torch.from_numpy(expected["23x17.edge"][0])
+    result = random_walk(scores, edge, beta, exp_times)
+    assert walk_error(result, expected[f"beta{beta}_times{exp_times}"][:, 0]) < 1e-4
+
+
+def test_affinities_are_the_published_ones():
+    expected = figures("random_walk")
+    edge = torch.nn.functional.pad(torch.from_numpy(expected["23x17.edge"]), (5, 5, 0, 5), value=1)[0]
+    published = [tuple(offset) for offset in figures("path_index")["r5.search_dst"].tolist()]
+    order = [search_offsets(5).index(offset) for offset in published]
+    affinity = pair_affinity(edge, 5).flatten(1)[order]
+    np.testing.assert_allclose(affinity, expected["aff_sparse"][0], atol=1e-6)
+
+
+def test_walk_on_two_pixels_by_hand():
+    # T = [[1, a], [a, 1]] / (1 + a) with a = 0.5: one step keeps 2/3 and passes 1/3 on.
+    edge = torch.tensor([[0.0, 0.5]], dtype=torch.float64)
+    result = random_walk(torch.tensor([[[3.0, 0.0]]]), edge, beta=1, exp_times=0)
+    torch.testing.assert_close(result, torch.tensor([[[2.0, 1.0]]], dtype=torch.float64))
+
+
+def test_walk_does_not_cross_a_wall():
+    edge = torch.zeros(6, 11)
+    edge[:, 5] = 1
+    scores = torch.zeros(1, 6, 11)
+    scores[0, 2, 2] = 1
+    result = random_walk(scores, edge)[0]
+    assert result[:, 6:].max() == 0 and result[:, :5].min() > 0.01 and result.min() >= 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3, 4)])
+def test_walk_keeps_scores_on_maps_of_any_size(size):
+    scores = torch.rand(2, *size, generator=torch.Generator().manual_seed(0))
+    result = random_walk(scores, torch.zeros(size))
+    degrees = random_walk(torch.ones(1, *size), torch.zeros(size))
+    assert result.shape == scores.shape
+    torch.testing.assert_close(degrees, torch.ones_like(degrees), atol=1e-5, rtol=0)
+
+
+def test_walk_of_no_instance():
+    assert random_walk(torch.zeros(0, 4, 5), torch.zeros(4, 5)).shape == (0, 4, 5)
+
+
+@pytest.mark.parametrize("power", [1, 2, 3, 16, 256])
+def test_chebyshev_series_is_the_power(power):
+    x = np.linspace(-1, 1, 1001)
+    coefficients = chebyshev_coefficients(power)
+    assert len(coefficients) <= 80
+    np.testing.assert_allclose(np.polynomial.chebyshev.chebval(x, coefficients), x**power, atol=2e-6)
+
+
+@pytest.mark.parametrize(("key", "contracting"), [("a", True), ("b", False), ("c", True)])
+def test_centroids_and_clusters_are_the_published_ones(key, contracting):
+    expected = figures("instances")
+    displacement = torch.from_numpy(expected[f"{key}.dp"])
+    for steps, name in ((300, "centroids"), (100, "centroids100")):
+        found = find_centroids(displacement, steps).numpy()
+        within_one = np.abs(found - expected[f"{key}.{name}"]).max(axis=0) <= 1
+        assert (found == expected[f"{key}.{name}"]).all() if contracting else within_one.mean() >= 0.85
+    centroids = torch.from_numpy(expected[f"{key}.centroids"].astype(np.int64))
+    instances = cluster(displacement, centroids)
+    assert (instances == expected[f"{key}.cluster_map"]).all()
+    seeds = instance_seeds(torch.from_numpy(expected[f"{key}.score"][0]), torch.from_numpy(instances))
+    np.testing.assert_allclose(seeds.sum(dim=(1, 2)), expected[f"{key}.separated_sums"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["a", "b", "c"])
+def test_fragments_are_the_published_ones(key):
+    expected = figures("instances")
+    score = expected[f"{key}.score"][0]
+    masks = bits(expected[f"{key}.det_in_mask"], (2, *score.shape))
+    found = fragments(np.stack([score, 1 - score]), masks, 0.04 * score.size)
+    assert (np.packbits(np.stack([part.mask for part in found])) == expected[f"{key}.det_mask"]).all()
+    np.testing.assert_allclose([part.score for part in found], expected[f"{key}.det_score"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("key", ["0_1", "1_2"])
+def test_whole_photo_from_stored_edges_and_displacements(key):
+    expected = figures("ins_seg")
+    size = expected[f"{key}.img"].shape[:2]
+    displacement = torch.from_numpy(expected[f"{key}.dp"])
+    centroids = find_centroids(displacement)
+    assert (centroids.numpy() == expected[f"{key}.centroids"]).all()
+    instances = cluster(displacement, centroids)
+    assert (instances == expected[f"{key}.cluster_map"]).all()
+    assert instances.max() + 1 == expected[f"{key}.n_instances"]
+    structure = PhotoStructure(torch.from_numpy(expected[f"{key}.edge"][0]), torch.from_numpy(instances), size)
+    scores = pseudo_scores(torch.from_numpy(upsample(expected[f"{key}.cam10"], size)), structure, 10, 8)
+    np.testing.assert_allclose(scores.amax(0)[::2, ::2], expected[f"{key}.rw_up_max"], atol=2e-4)
+    np.testing.assert_allclose(scores.sum(dim=(1, 2)), expected[f"{key}.rw_up_channel_sums"], rtol=1e-3)
+    masks = strongest(scores, 0.25)
+    union = bits(expected[f"{key}.mask_union"], size)
+    assert (masks.any(0).numpy() != union).mean() <= 0.002
+    found = fragments(scores.numpy(), masks.numpy(), 0.01 * union.size)
+    np.testing.assert_allclose([part.score for part in found], expected[f"{key}.det_score"], atol=2e-4)
+    np.testing.assert_allclose([part.mask.sum() for part in found], expected[f"{key}.det_sizes"], atol=20)
+
+
+def test_centroids_by_hand():
+    y, x = torch.meshgrid(torch.arange(5.0), torch.arange(7.0), indexing="ij")
+    centroids = find_centroids(torch.stack([2 - y, 4 - x]))  # everyone goes to (2, 4) at once
+    assert (centroids[0] == 2).all() and (centroids[1] == 4).all()
+    still = find_centroids(torch.zeros(2, 5, 7))
+    assert torch.equal(still, torch.stack([y, x]).long())
+    outwards = find_centroids(torch.full((2, 5, 7), 9.0))
+    assert (outwards[0] == 4).all() and (outwards[1] == 6).all()
+
+
+def test_pixels_that_reach_no_core_share_a_number():
+    displacement = torch.full((2, 3, 3), 5.0)
+    displacement[:, 2, 2] = 0
+    assert cluster(displacement, find_centroids(displacement)).tolist() == [[0] * 3] * 3
+
+
+@pytest.mark.parametrize("edge", [0.0, 1.0])
+def test_nothing_in_gives_nothing_out(edge):
+    structure = PhotoStructure(torch.full((3, 4), edge), torch.zeros(3, 4, dtype=torch.int64), (10, 13))
+    empty = strongest(pseudo_scores(torch.zeros(10, 13), structure, 10, 8), 0.25)
+    assert empty.shape[1:] == (10, 13) and not empty.any()
+    full = strongest(pseudo_scores(torch.ones(10, 13), structure, 10, 8), 0.25)
+    assert full.all() if edge == 0 else not full.any()  # behind edges everywhere nothing may spread
+
+
+def test_upsampled_scores_have_maximum_one():
+    scores = upsample_scores(torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0)), (9, 14))
+    assert scores.shape == (2, 9, 14) and scores.max() == 1

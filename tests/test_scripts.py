@@ -1,0 +1,380 @@
+"""The scripts as a user runs them, on a small toy world: commands that follow each other, and every kind of mistake."""
+
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dataset.toy import make_photos, write_refcocog, write_referit
+
+os.environ["OMP_NUM_THREADS"] = "1"  # so small a network is faster so, also in the processes started here
+ROOT = Path(__file__).parent.parent
+SMALL = ["--size", "64", "--num_workers", "0"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """A data folder with a small toy world in RefCOCOg's layout and in ReferIt's."""
+    root = tmp_path_factory.mktemp("world")
+    write_refcocog(root, make_photos(7, {"train": 4, "val": 2, "test": 2}))
+    write_referit(root / "referit", make_photos(7, {"train": 4, "val": 0, "test": 2}))
+    return root
+
+
+def data(world):
+    return ["--dataset", "refcocog", "--splitBy", "umd", "--refer_data_root", str(world), *SMALL]
+
+
+def run(script, *words, monkeypatch, capsys):
+    """Run a script in this process; its exit status and what it printed."""
+    monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+    monkeypatch.chdir(ROOT)
+    try:
+        runpy.run_path(script, run_name="__main__")
+        status = 0
+    except SystemExit as end:
+        status = end.code or 0
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    return lambda *words: run(*words, monkeypatch=monkeypatch, capsys=capsys)
+
+
+def train_words(world, output, *more):
+    return [*data(world), "--test_split", "val", "--backbone", "toy", "--hidden_dim", "32", "--batch_size", "4"] + [
+        *["--epoch", "2", "--output", str(output), *more]
+    ]
+
+
+@pytest.fixture(scope="session")
+def trained(world, tmp_path_factory):
+    """A stage-1 training in a process of its own."""
+    output = tmp_path_factory.mktemp("stage1")
+    words = [sys.executable, "train_stage1.py", *train_words(world, output, "--board_folder", str(output / "board"))]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return output, done.stdout
+
+
+def weights(file):
+    return torch.load(file, weights_only=True)["model"]
+
+
+def test_training_leaves_checkpoints_and_a_log(trained):
+    output, printed = trained
+    assert {f.name for f in output.iterdir()} >= {"ckpt.pth", "ckpt_hit.pth", "ckpt_last.pth", "log.jsonl", "board"}
+    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert {"loss", "classification", "foreground", "negative", "val/mIoU", "val/PointM"} <= set(lines[0])
+    parts = 5 * lines[0]["classification"] + lines[0]["foreground"] + 2 * lines[0]["negative"]
+    assert lines[0]["loss"] == pytest.approx(parts, rel=1e-5)
+    assert "epoch 2 of 2" in printed
+
+
+def test_the_same_seed_repeats_a_training_and_another_does_not(trained, world, tmp_path, script):
+    assert script("train_stage1.py", *train_words(world, tmp_path / "same"))[0] == 0
+    assert script("train_stage1.py", *train_words(world, tmp_path / "other", "--seed", "5"))[0] == 0
+    first, same, other = (weights(f / "ckpt_last.pth") for f in (trained[0], tmp_path / "same", tmp_path / "other"))
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_training_that_was_ended_by_a_signal_goes_on_to_the_same_weights(trained, world, tmp_path):
+    words = [sys.executable, "train_stage1.py", *train_words(world, tmp_path)]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    process.stdout.readline()  # "training anew ..."
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "interrupted; the training is saved, go on with the same command and --resume" in errors
+    assert "Traceback" not in errors
+    stopped = torch.load(tmp_path / "ckpt_last.pth", weights_only=True)["training"]
+    assert (stopped["epoch"], stopped["step"]) < (2, 0)
+    subprocess.run([*words, "--resume"], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    whole, resumed = (weights(folder / "ckpt_last.pth") for folder in (trained[0], tmp_path))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_resuming_with_other_settings_is_refused_with_the_differences(trained, world, script):
+    status, _, errors = script(
+        "train_stage1.py", *train_words(world, trained[0], "--resume", "--lr", "0.1", "--w5", "0")
+    )
+    assert status == 2
+    assert "lr was 5e-05 and is 0.1; w5 was 2.0 and is 0.0" in errors
+
+
+def test_validation_prints_and_writes_the_same_figures(trained, world, tmp_path, script):
+    words = ["--output", trained[0], "--resume", "--pretrain", "ckpt.pth", "--eval", "--json", tmp_path / "f.json"]
+    status, printed, _ = script("validate.py", *data(world), "--test_split", "val,test", *words)
+    assert status == 0
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert list(figures) == ["val", "test"]
+    assert {"mIoU", "oIoU", "P@0.5", "P@0.9", "PointM", "Hit", "box_mIoU", "box_acc"} <= set(figures["val"])
+    assert f"{figures['test']['mIoU']:.2f}" in printed
+    log = [json.loads(line) for line in (trained[0] / "log.jsonl").read_text().splitlines()]
+    best = max(log, key=lambda line: line["val/mIoU"])
+    assert figures["val"]["mIoU"] == pytest.approx(best["val/mIoU"], abs=0.05)
+
+
+def test_export_writes_a_map_for_each_ref_and_their_names(trained, world, tmp_path, script):
+    words = ["--output", trained[0], "--prms", "--cam_save_dir", tmp_path / "cam", "--name_save_dir", tmp_path]
+    status, printed, _ = script("validate.py", *data(world), "--test_split", "train", *words, "--save_cam")
+    assert status == 0
+    assert "train" in printed
+    names = json.loads((tmp_path / "refcocog_train_names.json").read_text())
+    photos = json.loads((tmp_path / "refcocog_train_images.json").read_text())
+    assert sorted(f"{name}.npy" for name in names) == sorted(f.name for f in (tmp_path / "cam").iterdir())
+    for name in names:
+        response = np.load(tmp_path / "cam" / f"{name}.npy")
+        with Image.open(world / "train2014" / photos[name]) as photo:
+            assert response.shape == (photo.height, photo.width)
+        assert response.dtype == np.float32
+        assert response.min() >= 0
+        assert response.max() <= 1
+
+
+def test_stage2_trains_on_masks_and_is_recognised(trained, world, tmp_path, script):
+    masks = tmp_path / "masks"
+    words = ["--output", trained[0], "--cam_save_dir", tmp_path / "cam", "--name_save_dir", tmp_path]
+    assert script("validate.py", *data(world), "--test_split", "train", *words)[0] == 0
+    masks.mkdir()
+    for file in (tmp_path / "cam").iterdir():
+        response = np.load(file)
+        Image.fromarray(((response > 0.5) * 255).astype(np.uint8)).save(masks / f"{file.stem}.png")
+    training = train_words(world, tmp_path / "stage2", "--pseudo_path", str(masks), "--model_ema")
+    status, printed, errors = script("train_stage2.py", *training)
+    assert status == 0, errors
+    log = json.loads((tmp_path / "stage2" / "log.jsonl").read_text().splitlines()[-1])
+    assert {"segmentation1", "segmentation4", "consistency", "val/mIoU"} <= set(log)
+    status, printed, _ = script("validate.py", *data(world), "--test_split", "test", "--output", tmp_path / "stage2")
+    assert status == 0
+    status, _, errors = script("validate.py", *data(world), "--output", tmp_path / "stage2", "--prms")
+    assert (status, "this checkpoint is of stage 2" in errors) == (2, True)
+    status, printed, _ = script("validate.py", *data(world), "--test_split", "train", "--pseudo_path", masks)
+    assert (status, "train" in printed) == (0, True)
+    next(masks.iterdir()).unlink()
+    status, _, errors = script("train_stage2.py", *training)
+    assert (status, "1 of " in errors, "--skip_missing" in errors) == (2, True, True)
+
+
+def test_referit_trains_and_validates(trained, world, tmp_path, script):
+    words = ["--dataset", "referit", "--dataset_root", world / "referit", *SMALL]
+    status, _, errors = script(
+        "train_stage1.py", *train_words(world, tmp_path, "--epoch", "1"), *words, "--test_split", "test"
+    )
+    assert status == 0, errors
+    status, printed, _ = script(
+        "validate_referit.py", *words, "--output", tmp_path, "--resume", "--pretrain", "ckpt.pth"
+    )
+    assert (status, "test" in printed) == (0, True)
+
+
+def test_the_demo_paints_and_masks(trained, world, tmp_path, script):
+    photo = next((world / "train2014").iterdir())
+    texts = ["red star", "a/b"]
+    words = ["--img", photo, "--pretrain", trained[0] / "ckpt.pth", "--output", tmp_path, "--mask", "--text", *texts]
+    status, printed, errors = script("demo.py", *words, "--size", "64")
+    assert status == 0, errors
+    names = [
+        f"{photo.stem}_({text}){end}" for text in ("red star", "a_b") for end in (".png", "_mask.png", "_mask.json")
+    ]
+    assert [Path(line).name for line in printed.split("\n") if line] == names
+    from pycocotools import mask as coco
+
+    with (
+        Image.open(photo) as image,
+        Image.open(tmp_path / names[0]) as painted,
+        Image.open(tmp_path / names[1]) as mask,
+    ):
+        assert painted.size == mask.size == image.size
+        runs = json.loads((tmp_path / names[2]).read_text())
+        assert (coco.decode(runs) == (np.asarray(mask) > 0)).all()
+
+
+def broken_photo(folder):
+    (folder / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 half")
+    return folder / "cut.jpg"
+
+
+def with_broken_world(world, folder):
+    """A copy of the world in which one photo is cut off and one is gone."""
+    root = folder / "broken"
+    shutil.copytree(world, root)
+    photos = sorted((root / "train2014").iterdir())
+    photos[0].write_bytes(photos[0].read_bytes()[:3000])
+    photos[-1].unlink()
+    return root
+
+
+MISTAKES = {
+    "size 0": (["train_stage1.py", "--size", "0"], "argument --size: '0' is not a whole number above 0"),
+    "an unknown flag": (["train_stage1.py", "--bath_size", "3"], "unrecognized arguments: --bath_size 3"),
+    "an abbreviated flag": (["train_stage1.py", "--batch", "3"], "unrecognized arguments"),
+    "an unknown data set": (["validate.py", "--dataset", "coco"], "invalid choice: 'coco'"),
+    "no data": (["validate.py", "--refer_data_root", "/nowhere"], "the data folder /nowhere is not there"),
+    "no annotations": (["validate.py", "--refer_data_root", "{tmp}"], "refs(unc).p is not there; put the refer"),
+    "an unknown split": (["validate.py", "{data}", "--test_split", "testC"], "has no split 'testC'; it has"),
+    "no split": (["validate.py", "--test_split", ","], "names nothing"),
+    "no checkpoint": (["validate.py", "{data}", "--output", "{tmp}"], "ckpt.pth is not there; train it"),
+    "an unknown backbone": (
+        ["train_stage1.py", "{data}", "--backbone", "RN49", "--batch_size", "4"],
+        "no CLIP named 'RN49'",
+    ),
+    "another backbone": (
+        ["validate.py", "{data}", "--output", "{trained}", "--backbone", "clip-RN101"],
+        "was trained with --backbone toy, not clip-RN101",
+    ),
+    "a batch that is too large": (["train_stage1.py", "{data}", "--backbone", "toy", "--batch_size", "999"], "lower"),
+    "nothing to resume": (
+        ["train_stage1.py", "{data}", "--backbone", "toy", "--batch_size", "4", "--resume", "--output", "{tmp}"],
+        "ckpt_last.pth is not there; train without --resume first",
+    ),
+    "a query of two tokens": (["validate.py", "--max_query_len", "2"], "not a whole number from 3 to 77"),
+    "no pseudo masks": (["train_stage2.py", "{data}", "--pseudo_path", "{tmp}"], "have no pseudo mask in"),
+    "a demo without checkpoint": (
+        ["demo.py", "--img", "{photo}", "--text", "x", "--pretrain", "{tmp}/none.pth"],
+        "none.pth is not there; train it, or put a published one there (weights/README.md)",
+    ),
+    "a demo without photo": (
+        ["demo.py", "--img", "/none.jpg", "--text", "x", "--pretrain", "{trained}/ckpt.pth"],
+        "the photo /none.jpg is not there",
+    ),
+    "a demo with an empty sentence": (
+        ["demo.py", "--img", "{photo}", "--text", " ", "--pretrain", "{trained}/ckpt.pth"],
+        "empty sentence",
+    ),
+    "a demo with half a photo": (
+        ["demo.py", "--img", "{cut}", "--text", "x", "--pretrain", "{trained}/ckpt.pth"],
+        "cut.jpg cannot be decoded",
+    ),
+    "a demo in an empty folder": (
+        ["demo.py", "--img", "{tmp}", "--text", "x", "--pretrain", "{trained}/ckpt.pth"],
+        "holds no photo",
+    ),
+    "an unknown device": (
+        ["demo.py", "--img", "{photo}", "--text", "x", "--device", "tpu9"],
+        "the device tpu9 cannot be used",
+    ),
+    "a broken photo in training": (
+        ["train_stage1.py", "{broken}", "--backbone", "toy", "--batch_size", "4", "--output", "{tmp}/out"],
+        "train2014/COCO_train2014_",
+    ),
+    "an absent photo in evaluation": (
+        ["validate.py", "{broken}", "--test_split", "test", "--output", "{trained}", "--json", "{tmp}/out.json"],
+        "is not there; complete the image folder",
+    ),
+    "an output that is a file": (
+        ["train_stage1.py", "{data}", "--backbone", "toy", "--batch_size", "4", "--output", "{photo}"],
+        "cannot write to",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_get_one_line_and_status_2(trained, world, tmp_path, script, case):
+    words, expected = MISTAKES[case]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    values = {
+        "{data}": data(world),
+        "{broken}": data(with_broken_world(world, tmp_path)) if "{broken}" in words else [],
+    }
+    names = {"tmp": empty, "trained": trained[0], "photo": next((world / "train2014").iterdir()), "cut": None}
+    if "{cut}" in words:
+        names["cut"] = broken_photo(tmp_path)
+    filled = [w for word in words for w in (values[word] if word in values else [word.format(**names)])]
+    status, _, errors = script(*filled)
+    assert status == 2
+    assert expected in errors
+    assert errors.count("\n") == 1, errors
+    assert not [file for file in empty.rglob("*") if file.is_file() and file.name != ".lock"]
+
+
+def test_a_broken_photo_in_a_worker_is_told_in_one_line_too(world, tmp_path, script):
+    words = train_words(with_broken_world(world, tmp_path), tmp_path / "out", "--num_workers", "1")
+    status, _, errors = script("train_stage1.py", *words)
+    assert status == 2
+    assert errors.startswith("train_stage1.py: the photo ")
+    assert errors.count("\n") == 1
+
+
+def test_two_runs_on_one_output(trained, world, script):
+    from utils.files import owned_by_this_run
+
+    with owned_by_this_run(trained[0]):
+        status, _, errors = script("train_stage1.py", *train_words(world, trained[0]))
+    assert (status, "another run is writing to" in errors) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train_stage1.py",
+        "train_stage2.py",
+        "validate.py",
+        "validate_referit.py",
+        "demo.py",
+        "IRNet/run_sample_refer.py",
+    ],
+)
+def test_help_says_what_every_flag_does(name, script):
+    status, printed, _ = script(name, "--help")
+    assert status == 0
+    assert "example:" in printed
+    described = printed.split("example:")[0]
+    assert max(map(len, described.splitlines())) <= 110
+
+
+def test_two_processes_evaluate_and_export_as_one(trained, world, tmp_path):
+    def validate(launcher, name):
+        words = [*data(world), "--test_split", "train", "--output", str(trained[0]), "--prms"]
+        words += ["--cam_save_dir", str(tmp_path / name), "--json", str(tmp_path / f"{name}.json")]
+        subprocess.run([*launcher, "validate.py", *words], cwd=ROOT, check=True, capture_output=True, timeout=120)
+        return {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()}
+
+    one = validate([sys.executable], "one")
+    two = validate([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"], "two")
+    assert one == two
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+
+
+def test_half_precision_trains_nearly_alike(trained, world, tmp_path, script):
+    assert script("train_stage1.py", *train_words(world, tmp_path, "--amp", "bf16", "--epoch", "1"))[0] == 0
+    half, whole = (json.loads((d / "log.jsonl").read_text().splitlines()[0]) for d in (tmp_path, trained[0]))
+    assert half["loss"] != whole["loss"]
+    assert half["loss"] == pytest.approx(whole["loss"], rel=0.05)
+
+
+def test_a_training_can_start_from_another_network(trained, world, tmp_path, script):
+    words = train_words(world, tmp_path, "--pretrained_checkpoint", str(trained[0] / "ckpt.pth"), "--epoch", "1")
+    assert script("train_stage1.py", *words)[0] == 0
+    first, whole = (json.loads((d / "log.jsonl").read_text().splitlines()[0]) for d in (tmp_path, trained[0]))
+    assert first["loss"] < whole["loss"]
+    other = train_words(world, tmp_path, "--pretrain", str(trained[0] / "ckpt.pth"), "--pseudo_path", str(tmp_path))
+    status, _, errors = script("train_stage2.py", *other, "--skip_missing")
+    assert (status, "fewer than a batch" in errors) == (2, True)

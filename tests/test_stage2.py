@@ -1,0 +1,150 @@
+"""The segmentation network, its loss and its optimiser steps against the published figures (c, e)."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from model.attention import PixelAttention
+from model.checkpoint_names import our_name
+from model.losses import Stage2Criterion, segmentation_loss
+from model.stage2 import Stage2Output
+from tests.golden import difference, figures
+from tests.reference.golden_weights import golden_input
+from tests.test_stage1 import load_by_published_names
+from utils.optimisation import build_optimizer
+
+ATTENTION64 = figures("f64/c_attn")
+FIGURES = figures("e_stage2")
+FIGURES64 = figures("f64/e_stage2")
+NOISE = {our_name(n) for n, g in zip(FIGURES64["param_names"], FIGURES64["grad_norms"][0], strict=True) if g < 1e-6}
+
+
+@pytest.mark.parametrize("tag, channels, words", [("pixel", 32, 24), ("pixel20", 16, 48)])
+def test_pixel_attention_in_float64(tag, channels, words):
+    attention = PixelAttention(channels, words)
+    load_by_published_names(attention, "attention2.", "attention.2.").double()
+    visual, tokens = (torch.from_numpy(ATTENTION64[f"{tag}.in{i}"]).double().requires_grad_() for i in range(2))
+    out = attention(visual, tokens)
+    (out * golden_input(f"c.{tag}.grad0", out.shape).double()).sum().backward()
+    assert difference(out, ATTENTION64, f"{tag}.out0") < 1e-9
+    assert difference(visual.grad, ATTENTION64, f"{tag}.in0_grad") < 1e-7
+    assert difference(tokens.grad, ATTENTION64, f"{tag}.in1_grad") < 1e-7
+
+
+@pytest.fixture(scope="module")
+def images():
+    return golden_input("e.img", (4, 3, 320, 320))
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return torch.from_numpy(FIGURES["word_ids"]).long()
+
+
+def test_evaluation_in_float32(golden_stage2, images, tokens):
+    wide = golden_input("e.img_nonsquare", (2, 3, 256, 320))
+    with torch.no_grad():
+        together = golden_stage2(images[:3], tokens[:3]).logits[0]
+        shared = golden_stage2.respond(images[:2], tokens[[1, 0]], torch.tensor([1, 0]))
+        nonsquare = golden_stage2(wide, tokens[:2]).logits[0]
+    assert difference(together, FIGURES64, "eval.out") < 1e-5
+    assert difference(shared[1:], FIGURES64, "eval.single0") < 1e-5
+    assert torch.allclose(shared[0], together[1], atol=1e-5)
+    assert difference(nonsquare, FIGURES64, "eval.nonsquare") < 1e-5
+
+
+def pseudo_masks():
+    coarse = (golden_input("e.pseudo", (4, 1, 10, 10)) > 0).float()
+    return coarse.repeat_interleave(32, dim=2).repeat_interleave(32, dim=3)
+
+
+@pytest.fixture(scope="module")
+def exact(golden_stage2, images, tokens):
+    """The first training step in float64: output, losses and gradients."""
+    network = copy.deepcopy(golden_stage2).double().train()
+    output = network(images.double(), tokens)
+    losses = Stage2Criterion()(output, {"mask": pseudo_masks().double()})
+    sum(losses.values()).backward()
+    return output, losses, {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+
+
+def test_training_in_float64(exact):
+    output, losses, _ = exact
+    for level, logits in enumerate(output.logits, start=1):
+        assert difference(logits, FIGURES64, f"train.out{level}") < 1e-9
+    values = [loss.item() for loss in losses.values()]
+    assert values == pytest.approx(FIGURES64["train.criterion"].tolist(), rel=1e-9)
+
+
+def test_gradient_norms_of_every_parameter(exact):
+    norms = {name: float(gradient.norm()) for name, gradient in exact[2].items()}
+    published = dict(zip((our_name(n) for n in FIGURES64["param_names"]), FIGURES64["grad_norms"][0], strict=True))
+    assert set(published) - set(norms) == {name for name, norm in published.items() if norm == -1}
+    compared = {name for name in norms if name not in NOISE}
+    assert len(compared) == 400
+    for name in compared:
+        assert norms[name] == pytest.approx(published[name], rel=1e-6), name
+
+
+@pytest.mark.parametrize("published", FIGURES["watch"].tolist())
+def test_gradients_entry_by_entry(exact, published):
+    gradient = exact[2][our_name(published)]
+    if f"grad.{published}.rows" in FIGURES64:
+        gradient = gradient[torch.from_numpy(FIGURES64[f"grad.{published}.rows"])]
+    assert difference(gradient.flatten()[:256], FIGURES64, f"grad.{published}.head") < 1e-6
+
+
+def test_losses_before_and_after_a_step_in_float32(golden_stage2, images, tokens):
+    network = copy.deepcopy(golden_stage2).train()
+    criterion = Stage2Criterion()
+    optimizer = build_optimizer(network, 5e-5, 0.1, 0.01, fast=("positional_embedding",))
+    for step, tolerance in enumerate((4e-6, 7e-4)):
+        loss = sum(criterion(network(images, tokens), {"mask": pseudo_masks()}).values())
+        assert loss.item() == pytest.approx(FIGURES64["steps.loss"][step], rel=tolerance)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def test_positions_of_the_backbone_learn_at_the_full_rate(golden_stage2):
+    optimizer = build_optimizer(golden_stage2, 5e-5, 0.1, 0.01, fast=("positional_embedding",))
+    names = {id(p): n for n, p in golden_stage2.named_parameters()}
+    fast = {names[id(p)] for p in optimizer.param_groups[1]["params"]}
+    # The attention pool's own positional embedding is in the published group too; it never gets a gradient.
+    assert {n for n in fast if n.startswith("backbone.")} == {"backbone.positional_embedding"}
+    assert set(FIGURES["group1_backbone_names"].tolist()) - fast == {"backbone.visual.attnpool.positional_embedding"}
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(FIGURES["lr_used"][0].tolist())
+
+
+def test_segmentation_loss_by_hand():
+    """Logit 0 costs ln 2 whatever the mask; a logit of 2 on foreground costs ln(1 + e^-2)."""
+    logits, mask = torch.tensor([[[[0.0, 2.0]]]]), torch.tensor([[[[0.0, 1.0]]]])
+    assert float(segmentation_loss(logits, mask)) == pytest.approx((np.log(2) + np.log1p(np.exp(-2))) / 2, abs=1e-6)
+
+
+class Teachable(torch.nn.Module):
+    """Logits that are a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.logit = torch.nn.Parameter(torch.zeros(1, 1, 2, 2))
+
+    def forward(self, images, tokens):
+        return Stage2Output((self.logit,) * 4)
+
+
+def test_mean_teacher_by_hand():
+    student = Teachable()
+    criterion = Stage2Criterion(student, decay=0.9)
+    with torch.no_grad():
+        student.logit.fill_(1.0)
+    batch = {"image": None, "tokens": None, "mask": torch.ones(1, 1, 2, 2)}
+    losses = criterion(student(None, None), batch)
+    assert losses["consistency"].item() == pytest.approx(4 * (1 / (1 + np.exp(-1)) - 0.5) ** 2, abs=1e-6)
+    criterion.after_step()
+    assert torch.allclose(criterion.teacher.logit, torch.full((1, 1, 2, 2), 0.1))
+    other = Stage2Criterion(Teachable())
+    other.load_training_state(criterion.training_state())
+    assert torch.equal(other.teacher.logit, criterion.teacher.logit)

@@ -1,0 +1,239 @@
+"""The training loop of both stages. It knows networks, losses by name and batches, and nothing of the task."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from utils.distributed import any_process, is_main, world_size
+from utils.errors import InterruptionError, UserError
+from utils.log import TrainingLog, say
+
+LOG_EVERY = 20  # steps between two looks at the losses, each of which waits for the device
+
+
+class Loader(Protocol):
+    def __len__(self) -> int: ...
+    def from_step(self, epoch: int, step: int) -> Any: ...
+    def describe(self, references: list[int]) -> str: ...
+
+
+class Criterion:
+    """Losses by name, from a network's output and a batch, and the weight of each in their sum."""
+
+    def __init__(self, weights: dict[str, float]):
+        self.weights = weights
+
+    def __call__(self, output: Any, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        raise NotImplementedError
+
+    def after_step(self) -> None:
+        """Called after each step of the optimiser."""
+
+    def training_state(self) -> dict[str, Any]:
+        """What a checkpoint must keep of it for a training to go on."""
+        return {}
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Takes what `training_state` gave."""
+
+
+@dataclass
+class Training:
+    """Everything that a training consists of and that its last checkpoint keeps."""
+
+    network: nn.Module
+    criterion: Criterion
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    schedule_interval: Literal["step", "epoch"] = "step"
+    amp: torch.dtype | None = None  # of the network's matrix products; losses are in float32
+    epoch: int = 0
+    step: int = 0  # steps done within the epoch
+    totals: dict[str, float] = field(default_factory=dict)  # summed losses of the epoch so far
+    history: list[dict[str, Any]] = field(default_factory=list)  # one line an epoch
+
+    def __post_init__(self) -> None:
+        self.scaler = torch.amp.GradScaler(enabled=self.amp is torch.float16)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "lr_scheduler": self.schedule.state_dict(),
+            "criterion": self.criterion.training_state(),
+            "scaler": self.scaler.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "totals": self.totals,
+            "history": self.history,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Everything but the network, which is loaded where it is built."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["lr_scheduler"])
+        self.criterion.load_training_state(state["criterion"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.totals, self.history = dict(state["totals"]), list(state["history"])
+
+
+def amp_dtype(name: str, device: torch.device) -> torch.dtype | None:
+    """The type behind `--amp auto|off|bf16|fp16`; auto is bf16 on a GPU that has it, else off."""
+    if name == "auto":
+        name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "off"
+    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def fit(
+    training: Training,
+    loader: Loader,
+    epochs: int,
+    device: torch.device,
+    log: TrainingLog,
+    validate: Callable[[], dict[str, float]],
+    save: Callable[[], None],
+    save_every: float,
+    on_epoch: Callable[[], None],
+) -> None:
+    """Train to the end of `epochs`, from wherever `training` stands.
+
+    After each epoch `validate` gives figures for the log, and `on_epoch` may keep the network. `save` keeps the whole
+    training: after each epoch, every `save_every` seconds, and when a signal asks to end. Raises InterruptionError
+    then, and UserError, with the last checkpoint untouched, when a loss is not finite.
+    """
+    with _signals() as received:
+        while training.epoch < epochs:
+            began = time.monotonic()
+            _train_one_epoch(training, loader, device, log, save, save_every, received)
+            line = {name: total / len(loader) for name, total in training.totals.items()}
+            rates = {f"lr/{number}": group["lr"] for number, group in enumerate(training.optimizer.param_groups)}
+            figures = validate()
+            training.epoch, training.step, training.totals = training.epoch + 1, 0, {}
+            if training.schedule_interval == "epoch":
+                training.schedule.step()
+            seconds = {"seconds": round(time.monotonic() - began, 1)}
+            training.history.append({"epoch": training.epoch, **line, **rates, **figures, **seconds})
+            on_epoch()
+            save()
+            log.epoch(training.history, training.epoch * len(loader))
+            say(_summary(training.history[-1], epochs))
+
+
+def _train_one_epoch(
+    training: Training,
+    loader: Loader,
+    device: torch.device,
+    log: TrainingLog,
+    save: Callable[[], None],
+    save_every: float,
+    received: list[int],
+) -> None:
+    training.network.train()
+    meter = _LossMeter(training, loader, log)
+    saved = time.monotonic()
+    batches = loader.from_step(training.epoch, training.step)
+    title = f"epoch {training.epoch + 1}"
+    bar = tqdm(total=len(loader), initial=training.step, desc=title, unit="step", disable=None if is_main() else True)
+    with bar:
+        for batch in batches:
+            meter.add(_optimise(training, to_device(batch, device)), batch["ids"]["reference"])
+            training.step += 1
+            bar.update()
+            if training.step % LOG_EVERY == 0 or training.step == len(loader):
+                bar.set_postfix_str(meter.look())
+            if _asked_to_end(received, training.step, device):
+                meter.look()
+                save()
+                raise InterruptionError(received[0] if received else signal.SIGTERM)
+            if time.monotonic() - saved > save_every:
+                meter.look()
+                save()
+                saved = time.monotonic()
+
+
+def _optimise(training: Training, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    criterion = training.criterion
+    with torch.autocast(batch["image"].device.type, training.amp, enabled=training.amp is not None):
+        output = training.network(batch["image"], batch["tokens"])
+    losses = criterion(output, batch)
+    loss = sum(criterion.weights[name] * value for name, value in losses.items())
+    training.optimizer.zero_grad(set_to_none=True)
+    training.scaler.scale(loss).backward()
+    training.scaler.step(training.optimizer)
+    training.scaler.update()
+    criterion.after_step()
+    if training.schedule_interval == "step":
+        training.schedule.step()
+    return {"loss": loss.detach()} | {name: value.detach() for name, value in losses.items()}
+
+
+def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """The tensors of a batch on the device; dictionaries of ids stay where they are, for looking things up."""
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        for name, value in batch.items()
+    }
+
+
+class _LossMeter:
+    """Sums losses by name without waiting for the device, until somebody looks."""
+
+    def __init__(self, training: Training, loader: Loader, log: TrainingLog):
+        self.training, self.loader, self.log = training, loader, log
+        self.pending: list[tuple[dict[str, torch.Tensor], torch.Tensor]] = []
+
+    def add(self, losses: dict[str, torch.Tensor], references: torch.Tensor) -> None:
+        self.pending.append((losses, references))
+
+    def look(self) -> str:
+        """Take the pending losses into the epoch's totals; UserError with the batch's refs where one is not finite."""
+        for losses, references in self.pending:
+            values = {name: float(value) for name, value in losses.items()}
+            if not all(map(_is_finite, values.values())):
+                refs = self.loader.describe(references.tolist())
+                raise UserError(
+                    f"the loss is not finite ({values}) for the refs {refs}; lower --lr or check these refs"
+                )
+            for name, value in values.items():
+                self.training.totals[name] = self.training.totals.get(name, 0.0) + value
+            self.latest = values
+        self.pending.clear()
+        step = self.training.epoch * len(self.loader) + self.training.step
+        self.log.scalars({f"train/{name}": value for name, value in self.latest.items()}, step)
+        return " ".join(f"{name} {value:.3f}" for name, value in self.latest.items())
+
+
+def _is_finite(value: float) -> bool:
+    return value - value == 0
+
+
+def _asked_to_end(received: list[int], step: int, device: torch.device) -> bool:
+    """Processes agree on it every few steps only, so that all of them end after the same step."""
+    if world_size() > 1:
+        return step % LOG_EVERY == 0 and any_process(bool(received), device)
+    return bool(received)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """SIGTERM and SIGINT are noted in the list instead of ending the process."""
+    received: list[int] = []
+    kinds = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(kind, lambda number, _: received.append(number)) for kind in kinds]
+    try:
+        yield received
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
+
+
+def _summary(line: dict[str, Any], epochs: int) -> str:
+    shown = [f"{name} {line[name]:.4g}" for name in line if name.endswith(("loss", "mIoU", "PointM", "Hit"))]
+    return f"epoch {line['epoch']} of {epochs}: {', '.join(shown)} ({line['seconds']} s)"

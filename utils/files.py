@@ -1,0 +1,73 @@
+"""Files that are whole or not there: written beside their place and renamed, so that a reader never meets a half."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from utils.errors import UserError
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` for writing bytes; it takes that name when the block ends without an error.
+
+    Creates the folder. Raises UserError where the operating system refuses (disk full, read-only folder, ...); what
+    was under `path` before is then still there.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; check folder and free space") from error
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+@contextmanager
+def owned_by_this_run(folder: str | Path, main: bool = True) -> Iterator[None]:
+    """Keep `folder` to this run while the block lasts; UserError where another run has it, or it cannot be written.
+
+    Of the processes of a run only the `main` one asks.
+    """
+    if not main:
+        yield
+        return
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --output") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run is writing to {folder}; wait for it or choose another --output") from None
+        yield
+
+
+def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
+    """Write `value` as JSON text under `path`, atomically."""
+    with replacing(path) as file:
+        file.write((json.dumps(value, indent=indent) + "\n").encode())
+
+
+def read_json(path: str | Path, cure: str) -> Any:
+    """The value in a JSON file; UserError with `cure` where the file is absent or is no JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; {cure}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); {cure}") from None

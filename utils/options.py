@@ -1,0 +1,178 @@
+"""Flags, each declared once. A script puts together the groups it needs and adds only what is its own.
+
+The published spellings work (`--splitBy`, `--batch_size`, `--dataset_root`); flags that people's scripts still pass and
+that make no difference any more are accepted, and their help says so.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that shows defaults and answers a mistake with one line and exit status 2."""
+
+    def __init__(self, description: str, example: str = "", **options: object):
+        super().__init__(
+            description=description,
+            epilog=f"example:\n  {example}" if example else None,
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+            **options,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}; --help lists the flags", file=sys.stderr)
+        sys.exit(2)
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Defaults behind the help text of every flag that has one, the example's lines kept."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=32, width=110)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.default in (None, False, argparse.SUPPRESS):
+            return action.help
+        default = ",".join(action.default) if isinstance(action.default, list) else action.default
+        return f"{action.help} (default: {str(default).replace('%', '%%')})"
+
+
+def _number(kind: type, accept: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not accept(value):
+            raise argparse.ArgumentTypeError(f"'{text}' is not {wanted}")
+        return value
+
+    return parse
+
+
+positive_int = _number(int, lambda v: v > 0, "a whole number above 0")
+non_negative_int = _number(int, lambda v: v >= 0, "a whole number of 0 or more")
+positive_float = _number(float, lambda v: 0 < v < float("inf"), "a number above 0")
+non_negative_float = _number(float, lambda v: 0 <= v < float("inf"), "a number of 0 or more")
+fraction = _number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
+
+
+def on_off(text: str) -> bool:
+    """`True` or `False`, as the published scripts write a switch."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither True nor False")
+    return text.lower() == "true"
+
+
+def comma_list(text: str) -> list[str]:
+    """`val,testA,testB` as a list; `none` is the empty one."""
+    if text == "none":
+        return []
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"'{text}' names nothing; write for example val,testA")
+    return names
+
+
+def add_data_options(parser: argparse.ArgumentParser, datasets: tuple[str, ...], test_split: list[str]) -> None:
+    """Which data, and in what form it reaches the network."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--dataset", choices=datasets, default="refcoco", help="the data set", metavar="NAME")
+    group.add_argument(
+        "--splitBy", dest="split_by", default="unc", help="who split it: unc, or umd / google for refcocog"
+    )
+    group.add_argument(
+        "--refer_data_root",
+        "--dataset_root",
+        dest="data_root",
+        metavar="FOLDER",
+        default="./data",
+        help="the folder of photos and annotations (see data/README.md)",
+    )
+    group.add_argument(
+        "--test_split",
+        type=comma_list,
+        default=test_split,
+        metavar="NAMES",
+        help="splits to evaluate, as val,testA, or none",
+    )
+    group.add_argument("--size", type=positive_int, default=320, help="photos are resized to SIZE x SIZE pixels")
+    group.add_argument("--max_query_len", type=query_length, default=20, help="tokens a sentence is cut to, 3 to 77")
+    group.add_argument(
+        "--num_workers", type=non_negative_int, default=default_workers(), help="processes that read photos"
+    )
+    group.add_argument("--bert_tokenizer", choices=["clip"], default="clip", help="accepted; CLIP's is the only one")
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """What the network is built from."""
+    group = parser.add_argument_group("network")
+    group.add_argument(
+        "--backbone",
+        metavar="NAME[=FILE]",
+        help="clip-RN50, clip-RN101, ..., toy; =FILE reads CLIP's weights from there "
+        "(default: what the checkpoint was trained with, else clip-RN50)",
+    )
+    group.add_argument("--hidden_dim", type=positive_int, default=1024, help="channels of stage 1's projections")
+    group.add_argument("--attn_multi", type=non_negative_float, default=0.1, help="weight of the bilateral prompt")
+
+
+def add_training_options(parser: argparse.ArgumentParser, output: str) -> None:
+    """How a network is trained, and where the training is kept."""
+    group = parser.add_argument_group("training")
+    group.add_argument("--batch_size", type=positive_int, default=48, help="refs per step and process")
+    group.add_argument("--epoch", type=positive_int, default=15, dest="epochs", metavar="N", help="epochs to train")
+    group.add_argument("--lr", type=positive_float, default=5e-5, help="learning rate of the new layers")
+    group.add_argument("--lr_multi", type=non_negative_float, default=0.1, help="times --lr: the backbone's rate")
+    group.add_argument("--weight_decay", type=non_negative_float, default=0.01, help="of AdamW")
+    group.add_argument(
+        "--amp",
+        choices=["auto", "off", "bf16", "fp16"],
+        default="auto",
+        help="precision of the networks' products; auto is bf16 on a GPU that has it, else off",
+    )
+    group.add_argument("--seed", type=non_negative_int, default=1234, help="the same seed repeats a run")
+    group.add_argument("--output", default=output, metavar="FOLDER", help="checkpoints and log.jsonl go there")
+    group.add_argument("--board_folder", metavar="FOLDER", help="TensorBoard events go there (default: none)")
+    group.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --output")
+    group.add_argument(
+        "--pretrain", "--pretrained_checkpoint", metavar="FILE", help="start from the network of this checkpoint"
+    )
+    group.add_argument("--save_every", type=positive_float, default=10.0, metavar="MINUTES", help="save that often")
+
+
+def query_length(text: str) -> int:
+    value = positive_int(text)
+    if not 3 <= value <= 77:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 3 to 77")
+    return value
+
+
+def default_workers() -> int:
+    """One process a core, but no more than read fast enough for one GPU."""
+    return min(8, os.cpu_count() or 1)
+
+
+def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
+    """Which checkpoint is evaluated, and what is written."""
+    group = parser.add_argument_group("evaluation")
+    group.add_argument("--output", default="./weights", metavar="FOLDER", help="where --pretrain is looked up")
+    group.add_argument("--pretrain", default="ckpt.pth", metavar="FILE", help="the checkpoint to evaluate")
+    group.add_argument(
+        "--batch_size", type=positive_int, default=1, help="photos at a time; the figures do not depend on it"
+    )
+    other = group.add_mutually_exclusive_group()
+    other.add_argument("--untrained", action="store_true", help="evaluate stage 1 as it is before any training")
+    other.add_argument("--pseudo_path", metavar="FOLDER", help="evaluate the pseudo masks there instead of a network")
+    group.add_argument("--prms", action="store_true", help="give all sentences of a ref the map that fits them best")
+    group.add_argument("--json", metavar="FILE", help="write the figures there as well, by split")
+    group.add_argument("--resume", action="store_true", help="accepted; evaluation always reads --pretrain")
+    group.add_argument("--eval", action="store_true", help="accepted; this script always evaluates")
+    group = parser.add_argument_group("export")
+    group.add_argument("--cam_save_dir", metavar="FOLDER", help="write each ref's response map there, <name>.npy")
+    group.add_argument("--name_save_dir", metavar="FOLDER", help="write the list of these maps' names there")
+    group.add_argument("--save_cam", action="store_true", help="accepted; --cam_save_dir alone decides")

@@ -1,0 +1,60 @@
+"""Pictures for people: heat over a photo, a mask over a photo, many small pictures on one sheet. RGB throughout."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from utils.files import replacing
+
+HEAT_SHARE = 0.6  # of the heat, over 0.4 of the photo
+VEIL = (40, 60, 120)  # a blue that neither dark nor light things vanish in
+GAP = 4  # pixels between the pictures of a sheet; four times that between groups
+
+
+def heat_overlay(photo: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """A response map painted over its photo in OpenCV's JET colours.
+
+    photo: uint8 (H, W, 3). response: float (H, W), 0..1. Returns uint8 (H, W, 3).
+    """
+    levels = np.round(response.clip(0, 1) * 255).astype(np.uint8)
+    heat = cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1]
+    return np.round(HEAT_SHARE * heat + (1 - HEAT_SHARE) * photo).astype(np.uint8)
+
+
+def mask_overlay(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The photo inside a mask, veiled outside. photo: uint8 (H, W, 3). mask: bool (H, W). Returns uint8 (H, W, 3)."""
+    return np.where(mask[..., None], photo, photo // 5 + np.array(VEIL, dtype=np.uint8))
+
+
+def contact_sheet(rows: Sequence[Sequence[np.ndarray]], across: int = 1, tile: int = 120) -> np.ndarray:
+    """Rows of pictures, each fitted into a square of `tile` pixels, `across` rows side by side.
+
+    rows: at least one, of equally many uint8 (H, W, 3). Returns uint8 (height, width, 3) on white.
+    """
+    columns = len(rows[0])
+    group = columns * (tile + GAP) + 3 * GAP
+    height = -(-len(rows) // across) * (tile + GAP) + GAP
+    sheet = np.full((height, min(across, len(rows)) * group, 3), 255, dtype=np.uint8)
+    for index, row in enumerate(rows):
+        top = index // across * (tile + GAP) + GAP
+        for column, picture in enumerate(row):
+            small = _fit(picture, tile)
+            left = index % across * group + column * (tile + GAP) + GAP
+            sheet[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return sheet
+
+
+def save_png(path: str | Path, picture: np.ndarray) -> None:
+    """Write uint8 (H, W, 3) or (H, W) as a PNG, atomically."""
+    with replacing(path) as file:
+        Image.fromarray(picture).save(file, format="PNG", optimize=True)
+
+
+def _fit(picture: np.ndarray, tile: int) -> np.ndarray:
+    height, width = picture.shape[:2]
+    scale = tile / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
