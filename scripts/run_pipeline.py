@@ -71,7 +71,7 @@ def main() -> None:
         state = _read_state(output / "pipeline.json")
         for step in _chosen(steps(args, output), args.only):
             _run_step(step, state, output)
-        print(figures_table({name: row for name, row in _results(state).items() if "mIoU" in row}))
+        print(figures_table({row: figures for step in state.values() for row, figures in step["figures"].items()}))
         print(f"figures, seconds and memory: {output / 'results.json'}")
 
 
