@@ -16,6 +16,7 @@ from dataset.references import Split
 from dataset.samples import EvalBatch, EvalPhotos, Target
 from model.build import Architecture, build_network, build_scorer, load_network
 from model.prms import Predict, with_prms
+from model.segmenter import CURE
 from model.training import predictor
 from utils.distributed import init_processes, is_main
 from utils.errors import UserError
@@ -24,7 +25,6 @@ from utils.files import write_json
 from utils.log import figures_table, say
 from utils.metrics import Outcome, summarise
 
-CURE = "train it, or put a published one there (weights/README.md)"
 UNTRAINED_SEED = 1234
 
 

@@ -126,13 +126,7 @@ def test_the_fixture_data_sets(request, stage, kind, split):
 
 def test_figures_do_not_depend_on_the_batch_size(golden_stage1):
     predict = predictor(golden_stage1)
-    for together, alone in zip(run(predict, "val", batch_size=3), run(predict, "val", batch_size=1), strict=True):
-        assert abs(together.intersection - alone.intersection) <= 1
-        assert abs(together.union - alone.union) <= 1
-        assert together._replace(intersection=0, union=0, box_iou=0) == alone._replace(
-            intersection=0, union=0, box_iou=0
-        )
-        assert together.box_iou == pytest.approx(alone.box_iou, abs=0.02)
+    assert run(predict, "val", batch_size=3) == run(predict, "val", batch_size=1)
 
 
 @pytest.mark.parametrize("split", ["val", "train"])
