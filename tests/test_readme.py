@@ -1,0 +1,112 @@
+"""What README and docs say stays true: their commands, taken from the text, and their links."""
+
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dataset.toy import make_photos, write_refcocog
+from model.build import Architecture, build_network, network_content
+from utils.checkpoint import save_checkpoint
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/*.md"))]
+MADE_BY_USERS = ("data", "weights", "output", "figs")
+SCRIPT = re.compile(r"(?:python(?: -m)?|bash|torchrun.*?) ([\w./]+)")
+
+
+def commands(text):
+    """Commands in indented or fenced blocks, lines that go on joined, comments left out."""
+    joined = text.replace("\\\n", " ")
+    found = re.findall(r"^\s*(?:\$ )?((?:python|bash|torchrun|srun) .+)$", joined, re.MULTILINE)
+    return [shlex.join(shlex.split(line, comments=True)) for line in found if "..." not in line]
+
+
+def script_of(command):
+    name = SCRIPT.search(command)[1]
+    return name if "/" in name or name.endswith(".py") else name.replace(".", "/") + ".py"
+
+
+COMMANDS = list(dict.fromkeys(command for page in PAGES for command in commands(page.read_text())))
+WITHOUT_WEIGHTS = ("python demo.py", "python validate", "python -m dataset")  # of CLIP, which cannot be had here
+OFFLINE = [c for c in COMMANDS if c.startswith(WITHOUT_WEIGHTS) and "clip-RN50" not in c]
+
+
+def test_links_inside_the_repository_resolve():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def run(words, folder, monkeypatch, capsys):
+    """Run a Python script in this process, in `folder`; its exit status and what it printed."""
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.chdir(folder)
+    try:
+        runpy.run_path(words[0], run_name="__main__")
+        status = 0
+    except SystemExit as end:
+        status = end.code or 0
+    return status, "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("name", sorted({script_of(command) for command in COMMANDS}))
+def test_scripts_have_the_flags_that_are_written(name, monkeypatch, capsys):
+    """Every flag of every command stands in the help of its script."""
+    assert (ROOT / name).is_file()
+    words = {word for command in COMMANDS if script_of(command) == name for word in shlex.split(command)}
+    flags = {word for word in words if word.startswith("--")} - {"--nproc_per_node", "--nnodes"}
+    help_text = ""
+    if flags and name.endswith(".sh"):
+        shell = subprocess.run(["bash", name, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        help_text = shell.stdout
+    elif flags:
+        _, help_text = run([name, "--help"], ROOT, monkeypatch, capsys)
+    assert not {flag for flag in flags if flag not in help_text}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The repository with small artifacts of a toy world where users have theirs."""
+    root = tmp_path_factory.mktemp("clone")
+    for entry in ROOT.iterdir():
+        if entry.name not in MADE_BY_USERS and not entry.name.startswith("."):
+            (root / entry.name).symlink_to(entry)
+    shutil.copytree(ROOT / "figs", root / "figs")
+    shutil.copy(ROOT / "figs" / "demo.png", root / "photo.jpg")
+    write_refcocog(root / "data", make_photos(5, {"train": 2, "val": 1, "test": 1}))
+    torch.manual_seed(0)
+    for stage, files in {
+        1: ("weights/refcocog_umd/ckpt.pth", "weights/stage1_refcocog_umd.pth"),
+        2: ("weights/stage2_refcocog_umd.pth", "output/toy/stage2/ckpt.pth", "output/mydata/stage2/ckpt.pth"),
+    }.items():
+        architecture = Architecture("toy", 16, 0.1)
+        network = build_network(stage, architecture, pretrained=False)
+        for file in files:
+            save_checkpoint(root / file, network_content(network, architecture))
+    return root
+
+
+@pytest.mark.parametrize("command", OFFLINE)
+def test_commands_that_run_offline(command, clone, monkeypatch, capsys):
+    """They find their files and end well."""
+    _, *words = shlex.split(command)
+    words = [words[1].replace(".", "/") + ".py", *words[2:]] if words[0] == "-m" else words
+    status, printed = run(words, clone, monkeypatch, capsys)
+    assert status == 0, printed
+
+
+def test_the_python_example(clone, monkeypatch):
+    code = re.search(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    monkeypatch.chdir(clone)
+    names = {}
+    exec(code, names)
+    assert (names["masks"].dtype, names["masks"].ndim, len(names["masks"])) == (bool, 3, 2)
+    assert names["maps"].shape[1:] == names["masks"].shape[1:]
