@@ -20,3 +20,5 @@ need_environment requirements.txt
 [ -f data/toy/refer/refcocog/instances.json ] || python -m dataset.toy --output data/toy
 bash scripts/run_pipeline.sh refcocog umd "$output" "${TOY_DATA[@]}" --common "$TOY_COMMON" \
     --stage1 "$TOY_STAGE1 --seed $seed" --irnet "$TOY_IRNET --seed $seed" --stage2 "$TOY_STAGE2 --seed $seed"
+
+python demo.py --img figs/demo.png --text 'the orange cross' --pretrain "$output/stage2/ckpt.pth" --output "$output/demo"
