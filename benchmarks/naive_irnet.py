@@ -1,4 +1,4 @@
-"""IRNet's parts in the straightforward way, as the published code computes them; for `bench_irnet.py`."""
+"""IRNet's parts in the straightforward way, as the published code computes them."""
 
 import numpy as np
 import torch
@@ -44,9 +44,9 @@ def _two_label_crf(photo: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 def dense_walk(scores: torch.Tensor, edge: torch.Tensor, beta: float = 10, exp_times: int = 8) -> torch.Tensor:
     """Squaring the dense N x N transition matrix. Arguments as `IRNet.walk.random_walk`; float32."""
     height, width = edge.shape
-    transition = torch.eye(height * width)
+    transition = torch.eye(height * width, device=edge.device)
     padded = F.pad(edge, (RADIUS, RADIUS, 0, RADIUS), value=1)
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    rows, columns = torch.meshgrid(*(torch.arange(n, device=edge.device) for n in edge.shape), indexing="ij")
     for offset in search_offsets(RADIUS):
         values = [padded[rows + y, columns + RADIUS + x] for y, x in path_to(offset)]
         affinity = 1 - torch.stack(values).amax(dim=0)
@@ -82,7 +82,7 @@ def centroids_step_by_step(displacement: np.ndarray, iterations: int = 300) -> n
 
 def pseudo_mask(response: torch.Tensor, edge: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
     """A photo's mask with the dense walk, bool (H, W). response: (H, W). edge: (h, w). displacement: (2, h, w)."""
-    centroids = torch.from_numpy(centroids_step_by_step(displacement.numpy()))
+    centroids = torch.from_numpy(centroids_step_by_step(displacement.cpu().numpy()))
     instances = torch.from_numpy(cluster(displacement, centroids))
     small = F.interpolate(response[None, None], size=edge.shape, mode="bilinear", align_corners=True)[0, 0]
     scores = dense_walk(instance_seeds(small, instances), edge)
