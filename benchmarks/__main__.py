@@ -2,7 +2,7 @@
 
     bash scripts/benchmark.sh [--only stage1_step crf ...] [--json FILE]
 
-Ours and the other are run in turns. With OMP_NUM_THREADS=1 a neighbour on the machine disturbs the ratios least.
+Ours and the other are run in turns. On a busy machine set OMP_NUM_THREADS=1: then CPU seconds are counted.
 """
 
 import sys
