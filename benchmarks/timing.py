@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+Clock = Callable[[], float]
 Results = Sequence[Sequence[torch.Tensor]]  # quantities, each of one or more tensors on a common scale
 
 
@@ -49,13 +50,13 @@ def full_size(folder: str | Path, device: torch.device) -> Setting:
     return Setting(Path(folder), device, batch_size=8, irn_batch_size=4)
 
 
-def seconds_of(work: Callable[[], Any]) -> tuple[float, Any]:
-    """The time of a call, on a GPU until it has finished, and what it gave; on one CPU thread in CPU seconds."""
+def seconds_of(work: Callable[[], Any], clock: Clock = time.perf_counter) -> tuple[float, Any]:
+    """The time of a call, on a GPU until it has finished, and what it gave."""
     _wait_for_gpu()
-    began = _clock()
+    began = clock()
     results = work()
     _wait_for_gpu()
-    return _clock() - began, results
+    return clock() - began, results
 
 
 def median_seconds(work: Callable[[], Any], repeats: int = 3) -> float:
@@ -64,33 +65,24 @@ def median_seconds(work: Callable[[], Any], repeats: int = 3) -> float:
     return median(seconds_of(work)[0] for _ in range(repeats))
 
 
-def _clock() -> float:
-    # CPU seconds do not count the time that a neighbour takes; with several threads they would count all of them.
-    return time.process_time() if _on_one_thread() else time.perf_counter()
-
-
-def _on_one_thread() -> bool:
-    return torch.get_num_threads() == 1 and not torch.cuda.is_available()
-
-
 def _wait_for_gpu() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-def compare(pair: Pair) -> dict[str, float]:
+def compare(pair: Pair, clock: Clock = time.perf_counter) -> dict[str, float]:
     """A row of the table: medians, their ratio with the spread of the ratios of neighbours, and `max_difference`.
 
     That is the largest difference of the first results in units of the largest value of their quantity.
     """
     found = pair.ours()
-    first, expected = seconds_of(pair.straightforward)
+    first, expected = seconds_of(pair.straightforward, clock)
     difference = max(_difference(*quantity) for quantity in zip(found, expected, strict=True))
     del found, expected  # gradients, which are as large as the networks
     ours, theirs, ratios = [], [], []
     for _ in range(pair.repeats):
-        theirs.append(first if pair.repeats == 1 else seconds_of(pair.straightforward)[0])
-        beside = [seconds_of(pair.ours)[0] for _ in range(pair.ours_per_repeat)]
+        theirs.append(first if pair.repeats == 1 else seconds_of(pair.straightforward, clock)[0])
+        beside = [seconds_of(pair.ours, clock)[0] for _ in range(pair.ours_per_repeat)]
         ratios += [theirs[-1] / seconds for seconds in beside]
         ours += beside
     return {
@@ -113,5 +105,5 @@ def machine() -> str:
     """What the times were measured on, in a line."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}"
-    how = "1 thread, CPU seconds" if _on_one_thread() else f"{torch.get_num_threads()} threads, seconds"
-    return f"CPU, {how}, PyTorch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the start"
+    threads, load = torch.get_num_threads(), os.getloadavg()[0]
+    return f"CPU, threads: {threads}, PyTorch {torch.__version__}, load at the start: {load:.1f}"
