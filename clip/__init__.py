@@ -1,6 +1,6 @@
 """CLIP's encoders and tokens: a thin adapter over open_clip, whose parameter names are OpenAI's."""
 
-from clip.encoders import TextFeatures, encode_image, encode_text, image_pyramid, pyramid_channels
+from clip.encoders import TextFeatures, encode_image, encode_text, image_pyramid, pyramid_channels, without_padding
 from clip.loading import build_clip, check_clip_name
 from clip.tokens import tokenize
 
@@ -13,4 +13,5 @@ __all__ = [
     "image_pyramid",
     "pyramid_channels",
     "tokenize",
+    "without_padding",
 ]

@@ -43,6 +43,14 @@ def encode_text(model: open_clip.CLIP, tokens: torch.Tensor) -> TextFeatures:
     return TextFeatures(x, end @ model.text_projection)
 
 
+def without_padding(tokens: torch.Tensor) -> torch.Tensor:
+    """Tokens (N, T) without the columns behind the last `<end>`: the causal mask keeps them from pooled embeddings.
+
+    Waits for the device, to know how many columns these are.
+    """
+    return tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
+
+
 def encode_image(model: open_clip.CLIP, images: torch.Tensor) -> torch.Tensor:
     """Embeddings (B, D) of images (B, 3, R, R), R the resolution of the model's image tower."""
     return model.visual(images)

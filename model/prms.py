@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from clip import without_padding
 from dataset.samples import EvalBatch
 from model.scorer import Scorer
 
@@ -23,7 +24,8 @@ def with_prms(predict: Predict, scorer: Scorer) -> Predict:
 def similarities(scorer: Scorer, batch: EvalBatch, responses: torch.Tensor) -> torch.Tensor:
     """Cosines (N, N): the image masked with map j against sentence k. Each is encoded once."""
     images = scorer.resize(batch.images)[batch.photo]
-    return scorer.embed_images(images, scorer.resize(responses)) @ scorer.embed_sentences(batch.tokens).T
+    sentences = scorer.embed_sentences(without_padding(batch.tokens))
+    return scorer.embed_images(images, scorer.resize(responses)) @ sentences.T
 
 
 def select(similarity: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip import encode_text, image_pyramid, pyramid_channels
+from clip import encode_text, image_pyramid, pyramid_channels, without_padding
 from model.attention import BilateralPrompt
 
 
@@ -51,7 +51,7 @@ class ResponseNetwork(nn.Module):
 
         images (B, 3, H, W), tokens (N, T), photo (N,). An image is encoded once for all its sentences.
         """
-        visual, sentences = self._encode(images, tokens)
+        visual, sentences = self._encode(images, without_padding(tokens))
         prompted = visual + self.prompt_weight * self.prompt.single_sentence_visual_prompt()
         text_prompt = self.prompt.text_prompt(visual, sentences)  # sentences do not see each other
         scores = self._scores(prompted, sentences + self.prompt_weight * text_prompt)

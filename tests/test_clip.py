@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from clip import build_clip, encode_image, encode_text, image_pyramid, pyramid_channels, tokenize
+from clip import build_clip, encode_image, encode_text, image_pyramid, pyramid_channels, tokenize, without_padding
 from clip.tokens import count_tokens
 from tests.golden import difference, figures
 from tests.reference.golden_weights import golden_input
@@ -109,3 +109,11 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path):
         build_clip(f"RN50={file}")
     with pytest.raises(UserError, match="are not there"):
         build_clip(f"RN50={tmp_path / 'nothing.pt'}")
+
+
+def test_pooled_embeddings_do_not_need_the_padding():
+    model = build_clip("toy", pretrained=False).double()
+    tokens = tokenize(["a red star", "the small blue cross on the left"], 20)
+    cut = without_padding(tokens)
+    assert cut.shape == (2, 9)
+    assert torch.allclose(encode_text(model, cut).pooled, encode_text(model, tokens).pooled, rtol=0, atol=1e-12)
