@@ -24,8 +24,9 @@ from utils.evaluator import at_photo_size
 from utils.metrics import Outcome, evaluate_response
 
 
-def with_attention_pool(network: nn.Module, size: int) -> nn.Module:
-    """Has the backbone's attention pool evaluated on every forward for images of `size`, and the result thrown away."""
+def as_published(network: nn.Module, size: int) -> nn.Module:
+    """In the plain memory format, the backbone's attention pool evaluated for images of `size` and thrown away."""
+    network = network.to(memory_format=torch.contiguous_format)
     visual = network.backbone.visual
     pool, side = visual.attnpool, size // 32
     positions = pool.positional_embedding.detach()  # (1 + n * n, C)

@@ -14,11 +14,11 @@ from torch import nn
 
 from benchmarks.naive_tris import (
     UnfrozenStage1Criterion,
+    as_published,
     centred,
     evaluate_each_sentence,
     load_sample,
     select_among_sentences,
-    with_attention_pool,
 )
 from benchmarks.timing import Pair, Results, Setting
 from clip import build_clip, tokenize
@@ -79,7 +79,7 @@ def stage1_batch(setting: Setting) -> dict:
 
 def our_stage1(setting: Setting) -> Callable[[], Results]:
     amp = amp_dtype("auto", setting.device)
-    network = random_network(setting, 1).to(setting.device, memory_format=torch.channels_last)
+    network = random_network(setting, 1).to(setting.device)
     texts = sentences(setting.batch_size * (1 + NEGATIVES))
     table = SentenceTable(random_scorer(setting, amp), texts, QUERY_LENGTH)
     return partial(_step, _training(network, Stage1Criterion(table), amp), stage1_batch(setting))
@@ -88,13 +88,13 @@ def our_stage1(setting: Setting) -> Callable[[], Results]:
 def stage1_step(setting: Setting) -> Pair:
     ours = our_stage1(setting)
     training, batch = ours.args
-    network = with_attention_pool(random_network(setting, 1), setting.input_size).to(setting.device)
+    network = as_published(random_network(setting, 1), setting.input_size).to(setting.device)
     criterion = UnfrozenStage1Criterion(random_scorer(setting), training.criterion.weights)
     return Pair(ours, partial(_step, _training(network, criterion), batch), repeats=3)
 
 
 def our_stage2(setting: Setting) -> Callable[[], Results]:
-    network = random_network(setting, 2).to(setting.device, memory_format=torch.channels_last)
+    network = random_network(setting, 2).to(setting.device)
     side = setting.input_size
     batch = stage1_batch(setting) | {"mask": (smooth(setting.batch_size, 1, side, side) > 0).float().to(setting.device)}
     training = _training(network, Stage2Criterion(), amp_dtype("auto", setting.device))
@@ -103,7 +103,7 @@ def our_stage2(setting: Setting) -> Callable[[], Results]:
 
 def stage2_step(setting: Setting) -> Pair:
     ours = our_stage2(setting)
-    network = with_attention_pool(random_network(setting, 2), setting.input_size).to(setting.device)
+    network = as_published(random_network(setting, 2), setting.input_size).to(setting.device)
     return Pair(ours, partial(_step, _training(network, Stage2Criterion()), ours.args[1]), repeats=3)
 
 
@@ -149,14 +149,14 @@ def our_prms(setting: Setting, network: nn.Module, scorer: Scorer, batch: EvalBa
 
 def evaluation(count: int, setting: Setting) -> Pair:
     network, batch = random_network(setting, 1).eval().to(setting.device), eval_batch(setting, (count,))
-    plain = with_attention_pool(copy.deepcopy(network), setting.input_size)
+    plain = as_published(copy.deepcopy(network), setting.input_size)
     ours = our_evaluation(setting, network, batch)
     return Pair(ours, lambda: _as_results(*evaluate_each_sentence(plain, batch)))
 
 
 def prms(count: int, setting: Setting) -> Pair:
     network, batch = random_network(setting, 1).eval().to(setting.device), eval_batch(setting, (count,))
-    plain, scorer = with_attention_pool(copy.deepcopy(network), setting.input_size), random_scorer(setting)
+    plain, scorer = as_published(copy.deepcopy(network), setting.input_size), random_scorer(setting)
     ours = our_prms(setting, network, scorer, batch)
     return Pair(ours, lambda: _as_results(*select_among_sentences(plain, scorer, batch)))
 
@@ -182,7 +182,7 @@ def written_split(setting: Setting) -> Split:
     outline = (np.stack([0.5 + 0.3 * np.cos(angles), 0.5 + 0.3 * np.sin(angles)], axis=1) * [width, height]).flatten()
     references = []
     for index, text in enumerate(sentences(LOADED)):
-        pixels = (smooth(height, width, 3) * 40 + 128).clamp(0, 255).byte().numpy()
+        pixels = (smooth(3, height, width) * 40 + 128).clamp(0, 255).byte().permute(1, 2, 0).numpy()
         Image.fromarray(pixels).save(Path(setting.folder) / f"{index}.jpg", quality=90)
         segmentation = [outline.tolist()]
         references.append(Reference(index, index, index, f"{index}.jpg", height, width, (text,), None, segmentation))

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.__main__ import COLUMNS, ROWS
 from benchmarks.estimate import Counts, Resources, available, durations, estimate
-from benchmarks.naive_tris import with_attention_pool
+from benchmarks.naive_tris import as_published
 from benchmarks.timing import Pair, Setting, compare, full_size
 from benchmarks.tris import random_network, stage1_step
 from tests.golden import REFERENCE
@@ -63,7 +63,7 @@ def test_the_straightforward_way_does_the_needless_work(small):
     pair.straightforward()
     scorer = pair.straightforward.args[0].criterion.scorer
     assert all(p.grad is not None for name, p in scorer.clip.named_parameters() if name != "logit_scale")
-    network, calls = with_attention_pool(random_network(small, 2), small.input_size), []
+    network, calls = as_published(random_network(small, 2), small.input_size), []
     network.backbone.visual.attnpool.register_forward_hook(lambda *_: calls.append(1))
     network(torch.zeros(1, 3, 96, 96), torch.zeros(1, 20, dtype=torch.int64))
     assert calls == [1]
