@@ -1,4 +1,4 @@
-"""The ablation's table from the results that scripts/ablation.sh left: python scripts/ablation_table.py OUTPUT"""
+"""The ablation's table from the results that scripts/ablation.sh left: python scripts/ablation_table.py OUTPUT WHOLE"""
 
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from utils.errors import run_script
 from utils.files import read_json, write_json
 from utils.log import figures_table
+from utils.options import Parser
 
 ROWS = {  # what the table says -> (variant, row of its results without the split)
     "untrained": ("whole", "untrained"),
@@ -22,19 +23,21 @@ ROWS = {  # what the table says -> (variant, row of its results without the spli
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        sys.exit("ablation_table.py: give the output folder of scripts/ablation.sh")
-    output = Path(sys.argv[1])
+    parser = Parser("The ablation's table.", "python scripts/ablation_table.py output/toy_ablation output/toy")
+    parser.add_argument("output", type=Path, help="where scripts/ablation.sh put the variants, and the table goes")
+    parser.add_argument("whole", type=Path, help="the pipeline's output with the whole method")
+    args = parser.parse_args()
+    folders = {variant: args.output / variant for variant in ("classification", "calibration")} | {"whole": args.whole}
     results = {
-        variant: read_json(output / variant / "results.json", "run scripts/ablation.sh first")
-        for variant in ("classification", "calibration", "whole")
+        variant: read_json(folder / "results.json", "run scripts/ablation.sh first")
+        for variant, folder in folders.items()
     }
     table = {}
     for title, (variant, row) in ROWS.items():
         for name, figures in results[variant].items():
             if name == row or name in (f"{row}_{split}" for split in ("val", "test", "testA", "testB")):
                 table[title + name.removeprefix(row).replace("_", ", ")] = figures
-    write_json(output / "ablation.json", table, indent=2)
+    write_json(args.output / "ablation.json", table, indent=2)
     print(figures_table(table))
 
 
