@@ -3,7 +3,8 @@
 <name>              one ref of the exported split: `<ref index>_<image id>`
 <dataset>_<split>_names.json    the list of names in the order of the refs (the "train list")
 <dataset>_<split>_images.json   name -> path of the photo below the image folder
-<cam dir>/<name>.npy            response map, float32 (H, W), in 0..1, at the size of the photo
+<cam dir>/<name>.npy            response map, float32 (H, W), in 0..1, at the size of the photo; or one record of the
+                                scores (h, w) that it follows from and of the sizes, see `write_scores`
 <ir_label dir>/<name>.png       IRNet's training label, uint8 (H, W): 0 background, 1 foreground, 255 unknown
 <ins_seg dir>/<name>.png        pseudo mask, uint8 (H, W): 0 background, 255 foreground
 """
@@ -12,11 +13,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from dataset.photos import MAX_PIXELS
 from utils.errors import UserError
 from utils.files import read_json, replacing, write_json
+from utils.maps import at_photo_size, full_maps
 
 FOREGROUND = 255
 
@@ -75,8 +79,20 @@ def write_map(folder: str | Path, name: str, response: np.ndarray) -> None:
         np.save(file, response.astype(np.float32), allow_pickle=False)
 
 
+def write_scores(
+    folder: str | Path, name: str, scores: np.ndarray, input_size: tuple[int, int], photo_size: tuple[int, int]
+) -> None:
+    """Save a response map as stage 1's scores, float32 (h, w), and the sizes (H, W) of the network's input and photo.
+
+    `read_map` makes of it what `write_map` would have been given: the same bits where the same kind of device computes.
+    """
+    record = np.array((scores, input_size, photo_size), dtype=_record_type(scores.shape))
+    with replacing(Path(folder) / f"{name}.npy") as file:
+        np.save(file, record, allow_pickle=False)
+
+
 def read_map(folder: str | Path, name: str) -> np.ndarray:
-    """A response map, float32 (H, W); UserError where it is absent, damaged, not two-dimensional or not finite."""
+    """A response map of either format, float32 (H, W); UserError where it is absent, damaged or not finite."""
     path = Path(folder) / f"{name}.npy"
     cure = "export it again with validate.py --prms --cam_save_dir ..."
     try:
@@ -85,11 +101,29 @@ def read_map(folder: str | Path, name: str) -> np.ndarray:
         raise UserError(f"the response map {path} is not there; {cure}") from None
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"the response map {path} cannot be read ({error}); {cure}") from None
+    if isinstance(response, np.ndarray) and _holds_scores(response):
+        response = _map_from_scores(*response.item(), f"the response map {path} holds absurd sizes; {cure}")
     if not isinstance(response, np.ndarray) or response.ndim != 2 or response.dtype.kind != "f" or not response.size:
         raise UserError(f"the response map {path} is not a two-dimensional array of floats; {cure}")
     if not np.isfinite(response).all():
         raise UserError(f"the response map {path} holds values that are not finite; {cure}")
     return response.astype(np.float32)
+
+
+def _record_type(shape: tuple[int, int]) -> np.dtype:
+    return np.dtype([("scores", "<f4", shape), ("input_size", "<i4", (2,)), ("photo_size", "<i4", (2,))])
+
+
+def _holds_scores(response: np.ndarray) -> bool:
+    kind = response.dtype
+    return response.ndim == 0 and kind.names is not None and kind[0].ndim == 2 and kind == _record_type(kind[0].shape)
+
+
+def _map_from_scores(scores: np.ndarray, input_size: np.ndarray, photo_size: np.ndarray, absurd: str) -> np.ndarray:
+    if not all((size > 0).all() and size.prod(dtype=float) <= MAX_PIXELS for size in (input_size, photo_size)):
+        raise UserError(absurd)
+    maps = full_maps(torch.from_numpy(scores)[None, None], tuple(input_size.tolist()))
+    return at_photo_size(maps, tuple(photo_size.tolist()))[0].numpy()
 
 
 def mask_path(folder: str | Path, name: str) -> Path:

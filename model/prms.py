@@ -7,25 +7,27 @@ import torch
 from clip import without_padding
 from dataset.samples import EvalBatch
 from model.scorer import Scorer
+from utils.maps import Responses
 
-Predict = Callable[[EvalBatch], torch.Tensor]
+Predict = Callable[[EvalBatch], Responses]
 
 
 def with_prms(predict: Predict, scorer: Scorer) -> Predict:
     """A `predict` that gives all sentences of a ref the same map, the one that PRMS selects."""
 
-    def predict_selected(batch: EvalBatch) -> torch.Tensor:
-        responses = predict(batch)  # (N, 1, S, S)
-        return responses[select(similarities(scorer, batch, responses), batch.target)]
+    def predict_selected(batch: EvalBatch) -> Responses:
+        responses = predict(batch)
+        chosen = select(similarities(scorer, batch, responses.maps), batch.target)
+        return Responses(*(tensor[chosen] for tensor in responses))
 
     return predict_selected
 
 
-def similarities(scorer: Scorer, batch: EvalBatch, responses: torch.Tensor) -> torch.Tensor:
-    """Cosines (N, N): the image masked with map j against sentence k. Each is encoded once."""
+def similarities(scorer: Scorer, batch: EvalBatch, maps: torch.Tensor) -> torch.Tensor:
+    """Cosines (N, N): the image masked with map j of (N, 1, S, S) against sentence k. Each is encoded once."""
     images = scorer.resize(batch.images)[batch.photo]
     sentences = scorer.embed_sentences(without_padding(batch.tokens))
-    return scorer.embed_images(images, scorer.resize(responses)) @ sentences.T
+    return scorer.embed_images(images, scorer.resize(maps)) @ sentences.T
 
 
 def select(similarity: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from clip import tokenize
 from dataset.photos import read_photo, to_input
 from dataset.references import checked_sentence
 from model.build import load_network
-from utils.evaluator import at_photo_size
+from utils.maps import at_photo_size
 
 Photo = str | Path | Image.Image | np.ndarray
 CURE = "train it, or put a published one there (weights/README.md)"
@@ -36,8 +36,8 @@ class Segmenter:
         texts = [checked_sentence(sentence, "the list of sentences") for sentence in sentences]
         tokens = tokenize(texts, self.query_length).to(self.device)
         which = torch.zeros(len(texts), dtype=torch.int64, device=self.device)
-        maps = self.network.respond(to_input(image, self.size)[None].to(self.device), tokens, which)
-        return at_photo_size(maps, (image.height, image.width)).cpu().numpy()
+        responses = self.network.respond(to_input(image, self.size)[None].to(self.device), tokens, which)
+        return at_photo_size(responses.maps, (image.height, image.width)).cpu().numpy()
 
     def segment(self, photo: Photo, sentences: Sequence[str], threshold: float | None = None) -> np.ndarray:
         """Masks of a photo, bool (N, H, W): where the response exceeds `threshold`, by default the stage's own."""

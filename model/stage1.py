@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import open_clip
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from clip import encode_text, image_pyramid, pyramid_channels, without_padding
 from model.attention import BilateralPrompt
+from utils.maps import Responses, full_maps, upsample
 
 
 class Stage1Output(NamedTuple):
@@ -44,10 +44,10 @@ class ResponseNetwork(nn.Module):
         visual_prompt, text_prompt = self.prompt(visual, sentences)
         scores = self._scores(visual + self.prompt_weight * visual_prompt, sentences + self.prompt_weight * text_prompt)
         own = torch.arange(len(images), device=images.device)
-        return Stage1Output(scores, _resize(scores[own, own], images))
+        return Stage1Output(scores, upsample(scores[own, own][:, None], images.shape[-2:]))
 
-    def respond(self, images: torch.Tensor, tokens: torch.Tensor, photo: torch.Tensor) -> torch.Tensor:
-        """Evaluation: response maps >= 0, (N, 1, H, W), of sentence n for image `photo[n]`, each pair on its own.
+    def respond(self, images: torch.Tensor, tokens: torch.Tensor, photo: torch.Tensor) -> Responses:
+        """Evaluation: response maps >= 0 of sentence n for image `photo[n]`, each pair on its own.
 
         images (B, 3, H, W), tokens (N, T), photo (N,). An image is encoded once for all its sentences.
         """
@@ -55,7 +55,8 @@ class ResponseNetwork(nn.Module):
         prompted = visual + self.prompt_weight * self.prompt.single_sentence_visual_prompt()
         text_prompt = self.prompt.text_prompt(visual, sentences)  # sentences do not see each other
         scores = self._scores(prompted, sentences + self.prompt_weight * text_prompt)
-        return _resize(scores[photo, torch.arange(len(tokens), device=photo.device)], images).relu()
+        own = scores[photo, torch.arange(len(tokens), device=photo.device)][:, None]
+        return Responses(own, full_maps(own, images.shape[-2:]))
 
     def _encode(self, images: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Unit features of images (B, D, h, w) and sentences (B, N, D); the norms have no epsilon."""
@@ -67,8 +68,3 @@ class ResponseNetwork(nn.Module):
 
     def _scores(self, visual: torch.Tensor, sentences: torch.Tensor) -> torch.Tensor:
         return self.logit_scale.exp() * torch.einsum("bchw,bnc->bnhw", visual, sentences)
-
-
-def _resize(scores: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Scores (N, h, w) at the images' size, (N, 1, H, W)."""
-    return F.interpolate(scores[:, None], images.shape[-2:], mode="bilinear", align_corners=False)

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import open_clip
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from clip import encode_text, image_pyramid, pyramid_channels
 from model.attention import PixelAttention
+from utils.maps import Responses, upsample
 
 
 class Stage2Output(NamedTuple):
@@ -17,10 +17,6 @@ class Stage2Output(NamedTuple):
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.PReLU())
-
-
-def _up(x: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
 class SegmentationNetwork(nn.Module):
@@ -49,17 +45,18 @@ class SegmentationNetwork(nn.Module):
         """Training: images (B, 3, H, W), normalised, and the tokens (B, T) of one sentence each."""
         levels = self._decode(image_pyramid(self.backbone, images), self._words(tokens))
         return Stage2Output(
-            tuple(_up(head(level), images.shape[-2:]) for head, level in zip(self.head, levels, strict=True))
+            tuple(upsample(head(level), images.shape[-2:]) for head, level in zip(self.head, levels, strict=True))
         )
 
-    def respond(self, images: torch.Tensor, tokens: torch.Tensor, photo: torch.Tensor) -> torch.Tensor:
-        """Evaluation: logits (N, 1, H, W) of sentence n for image `photo[n]`; an image is encoded once.
+    def respond(self, images: torch.Tensor, tokens: torch.Tensor, photo: torch.Tensor) -> Responses:
+        """Evaluation: logits of sentence n for image `photo[n]`; an image is encoded once.
 
         images (B, 3, H, W), tokens (N, T), photo (N,).
         """
         pyramid = [features[photo] for features in image_pyramid(self.backbone, images)]
         finest = self._decode(pyramid, self._words(tokens))[0]
-        return _up(self.head[0](finest), images.shape[-2:])
+        logits = self.head[0](finest)
+        return Responses(logits, upsample(logits, images.shape[-2:]))
 
     def _words(self, tokens: torch.Tensor) -> torch.Tensor:
         """The words' features (N, W, T)."""
@@ -69,7 +66,7 @@ class SegmentationNetwork(nn.Module):
         """Decoder features u_1..u_4, the finest first, at strides 4, 4, 8, 16."""
         fused = [pyramid[0]] + [self.attention[str(i)](pyramid[i - 1], words) + pyramid[i - 1] for i in (2, 3, 4)]
         reduced = [reduce(features) for reduce, features in zip(self.reduce, fused, strict=True)]
-        levels = [_up(self.merge[3](reduced[3]), reduced[2].shape[-2:])]
+        levels = [upsample(self.merge[3](reduced[3]), reduced[2].shape[-2:])]
         for i in (2, 1):
-            levels.insert(0, _up(self.merge[i](levels[0] + reduced[i]), reduced[i - 1].shape[-2:]))
+            levels.insert(0, upsample(self.merge[i](levels[0] + reduced[i]), reduced[i - 1].shape[-2:]))
         return [self.merge[0](levels[0] + reduced[0]), *levels]

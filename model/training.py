@@ -22,6 +22,7 @@ from utils.errors import UserError
 from utils.evaluator import evaluate
 from utils.files import owned_by_this_run
 from utils.log import TrainingLog, say
+from utils.maps import Responses
 from utils.metrics import summarise
 from utils.optimisation import build_optimizer, polynomial_decay
 
@@ -35,7 +36,7 @@ FIXED += ("lr", "lr_multi", "weight_decay", "w1", "w4", "w5", "negative_samples"
 def predictor(network: nn.Module) -> Predict:
     """`predict` of a network for the evaluator."""
 
-    def predict(batch: EvalBatch) -> torch.Tensor:
+    def predict(batch: EvalBatch) -> Responses:
         return network.respond(batch.images, batch.tokens, batch.photo)
 
     return predict

@@ -2,7 +2,6 @@
 
 import argparse
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dataset.artifacts import names_path, read_mask, write_map, write_names
+from dataset.artifacts import names_path, read_mask, write_map, write_names, write_scores
 from dataset.loading import eval_loader, load_splits
 from dataset.references import Split
 from dataset.samples import EvalBatch, EvalPhotos, Target
@@ -23,6 +22,7 @@ from utils.errors import UserError
 from utils.evaluator import evaluate
 from utils.files import write_json
 from utils.log import figures_table, say
+from utils.maps import Responses
 from utils.metrics import Outcome, summarise
 
 UNTRAINED_SEED = 1234
@@ -54,9 +54,13 @@ def validate(args: argparse.Namespace) -> None:
 def _source(args: argparse.Namespace, device: torch.device) -> tuple[Predict, float]:
     """Where the maps come from, and the value above which they are foreground."""
     if args.pseudo_path:
+        if args.cam_format == "native":
+            raise UserError("--cam_format native keeps stage 1's scores, --pseudo_path has none; leave one of them out")
         args.batch_size = 1  # masks of photos of different sizes do not fit into one batch
         return partial(_stored_masks, args.pseudo_path), 0.0
     network, architecture = _untrained(args) if args.untrained else _checkpoint(args)
+    if args.cam_format == "native" and network.stage != 1:
+        raise UserError("--cam_format native keeps stage 1's scores, this checkpoint is of stage 2; leave it out")
     network.to(device)
     if not args.prms:
         return predictor(network), network.mask_threshold
@@ -66,10 +70,11 @@ def _source(args: argparse.Namespace, device: torch.device) -> tuple[Predict, fl
     return with_prms(predictor(network), scorer), network.mask_threshold
 
 
-def _stored_masks(folder: str, batch: EvalBatch) -> torch.Tensor:
-    """The pseudo masks of one photo's refs, float32 (N, 1, H, W), one for each sentence."""
+def _stored_masks(folder: str, batch: EvalBatch) -> Responses:
+    """The pseudo masks of one photo's refs at its size, one for each sentence."""
     masks = np.stack([read_mask(folder, target.reference.name) for target in batch.targets])
-    return torch.from_numpy(masks).float()[batch.target.cpu(), None]
+    maps = torch.from_numpy(masks).float()[batch.target.cpu(), None]
+    return Responses(maps, maps)
 
 
 def _untrained(args: argparse.Namespace) -> tuple[nn.Module, Architecture]:
@@ -98,14 +103,14 @@ def _evaluate_split(
     annotated = any(reference.segmentation is not None for reference in split.references)
     photos = EvalPhotos(split, args.size, args.max_query_len, masks=annotated or not args.cam_save_dir)
     loader = eval_loader(photos, args.batch_size, args.num_workers)
-    on_target = _map_writer(args.cam_save_dir) if args.cam_save_dir else None
+    on_target = partial(_write_map, args.cam_save_dir, args.cam_format) if args.cam_save_dir else None
     return evaluate(predict, loader, threshold, device, split.name, on_target)
 
 
-def _map_writer(folder: str) -> Callable[[Target, np.ndarray], None]:
+def _write_map(folder: str, cam_format: str, target: Target, maps: np.ndarray, responses: Responses) -> None:
     """Saves the map of a ref's first sentence; with PRMS all its sentences have the same."""
-
-    def write(target: Target, maps: np.ndarray) -> None:
-        write_map(folder, target.reference.name, maps[0].clip(0))
-
-    return write
+    name = target.reference.name
+    if cam_format == "full":
+        write_map(folder, name, maps[0].clip(0))
+    else:
+        write_scores(folder, name, responses.scores[0, 0].cpu().numpy(), responses.maps.shape[-2:], target.size)

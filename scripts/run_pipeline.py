@@ -97,7 +97,7 @@ def steps(args: argparse.Namespace, output: Path) -> list[Step]:
         return Step(row, command, file, rows)
 
     checkpoint1, checkpoint2 = (("--output", str(folder), "--pretrain", "ckpt.pth") for folder in (stage1, stage2))
-    export = ("--prms", "--cam_save_dir", str(cam), "--name_save_dir", str(output))
+    export = ("--prms", "--cam_save_dir", str(cam), "--cam_format", "native", "--name_save_dir", str(output))
     every = [
         validate("untrained", splits, "--untrained"),
         train(1, stage1, args.stage1),

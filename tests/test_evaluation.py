@@ -9,7 +9,8 @@ from dataset.samples import EvalPhotos
 from model.prms import select, similarities
 from model.training import predictor
 from tests.golden import REFERENCE, difference, figures
-from utils.evaluator import at_photo_size, evaluate
+from utils.evaluator import evaluate
+from utils.maps import Responses, at_photo_size
 from utils.metrics import Outcome, evaluate_response, proposal_boxes, summarise
 
 FIGURES = figures("g_evaluation")
@@ -66,8 +67,8 @@ def published_predict(network, kind):
     predict = predictor(network)
 
     def centered(batch):
-        maps = predict(batch)
-        return (maps - maps.mean(dim=(2, 3), keepdim=True)).relu()
+        scores, maps = predict(batch)
+        return Responses(scores, (maps - maps.mean(dim=(2, 3), keepdim=True)).relu())
 
     return {"plain": predict, "centered": centered}[kind]
 
@@ -101,7 +102,7 @@ def test_the_fixture_data_sets(request, stage, kind, split):
     if not expected:
         pytest.skip("no published figures for this combination")
     maps = []
-    outcomes = run(published_predict(network, kind), split, on_target=lambda _, own: maps.extend(own))
+    outcomes = run(published_predict(network, kind), split, on_target=lambda _, own, __: maps.extend(own))
     kept = comparable(split)
     assert len(outcomes) == len(kept) == len(expected["I"])
     # Photos come once with all their refs, the figures are in the order of the refs.
@@ -140,7 +141,7 @@ def test_prms(golden_stage1, golden_scorer, kind, split):
     }
     with torch.inference_mode():
         for batch in eval_loader(photos, 2, workers=0):
-            responses = predict(batch)
+            responses = predict(batch).maps
             similarity = similarities(golden_scorer, batch, responses)
             chosen = select(similarity, batch.target)
             for place, target in enumerate(batch.targets):

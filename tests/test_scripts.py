@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dataset.artifacts import read_map
 from dataset.toy import make_photos, write_refcocog, write_referit
 
 os.environ["OMP_NUM_THREADS"] = "1"  # so small a network is faster so, also in the processes started here
@@ -34,7 +35,7 @@ def one_thread():
 def world(tmp_path_factory):
     """A data folder with a small toy world in RefCOCOg's layout and in ReferIt's."""
     root = tmp_path_factory.mktemp("world")
-    write_refcocog(root, make_photos(7, {"train": 4, "val": 2, "test": 2}))
+    write_refcocog(root, make_photos(7, {"train": 4, "val": 2, "test": 3}))
     write_referit(root / "referit", make_photos(7, {"train": 4, "val": 0, "test": 2}))
     return root
 
@@ -153,6 +154,11 @@ def test_export_writes_a_map_for_each_ref_and_their_names(trained, world, tmp_pa
         assert response.dtype == np.float32
         assert response.min() >= 0
         assert response.max() <= 1
+    words += ["--cam_save_dir", tmp_path / "native", "--cam_format", "native"]
+    assert script("validate.py", *data(world), "--test_split", "train", *words)[0] == 0
+    for name in names:
+        assert np.array_equal(read_map(tmp_path / "native", name), read_map(tmp_path / "cam", name))
+        assert (tmp_path / "native" / f"{name}.npy").stat().st_size < 400
 
 
 def test_stage2_trains_on_masks_and_is_recognised(trained, world, tmp_path, script):
@@ -172,6 +178,8 @@ def test_stage2_trains_on_masks_and_is_recognised(trained, world, tmp_path, scri
     assert status == 0
     status, _, errors = script("validate.py", *data(world), "--output", tmp_path / "stage2", "--prms")
     assert (status, "this checkpoint is of stage 2" in errors) == (2, True)
+    status, _, errors = script("validate.py", *data(world), "--output", tmp_path / "stage2", "--cam_format", "native")
+    assert (status, "keeps stage 1's scores, this checkpoint is of stage 2" in errors) == (2, True)
     status, printed, _ = script("validate.py", *data(world), "--test_split", "train", "--pseudo_path", masks)
     assert (status, "train" in printed) == (0, True)
     next(masks.iterdir()).unlink()
@@ -285,6 +293,10 @@ MISTAKES = {
         ["validate.py", "{broken}", "--test_split", "test", "--output", "{trained}", "--json", "{tmp}/out.json"],
         "is not there; complete the image folder",
     ),
+    "scores of pseudo masks": (
+        ["validate.py", "{data}", "--pseudo_path", "{tmp}", "--cam_format", "native"],
+        "--cam_format native keeps stage 1's scores, --pseudo_path has none; leave one of them out",
+    ),
     "an output that is a file": (
         ["train_stage1.py", "{data}", "--backbone", "toy", "--batch_size", "4", "--output", "{photo}"],
         "cannot write to",
@@ -348,8 +360,10 @@ def test_help_says_what_every_flag_does(name, script):
 
 
 def test_two_processes_evaluate_and_export_as_one(trained, world, tmp_path):
+    """Three photos: one process has two of them."""
+
     def validate(launcher, name):
-        words = [*data(world), "--test_split", "train", "--output", str(trained[0]), "--prms"]
+        words = [*data(world), "--test_split", "test", "--output", str(trained[0]), "--prms"]
         words += ["--cam_save_dir", str(tmp_path / name), "--json", str(tmp_path / f"{name}.json")]
         subprocess.run([*launcher, "validate.py", *words], cwd=ROOT, check=True, capture_output=True, timeout=120)
         return {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()}

@@ -93,7 +93,7 @@ def forward_figures(network, images, tokens):
         sentences = network.sentence_projection(encode_text(network.backbone, tokens[:3]).pooled)
         visual_prompt, text_prompt = network.prompt(*network._encode(images[:3], tokens[:3]))
         # Two images and three sentences at once give what the published code gives for each pair by itself.
-        singles = network.respond(images[[0, 2]], tokens[[0, 2, 0]], torch.tensor([0, 1, 1]))
+        singles = network.respond(images[[0, 2]], tokens[[0, 2, 0]], torch.tensor([0, 1, 1])).maps
         found = {
             "eval.out": network(images[:3], tokens[:3]).response.relu(),
             "eval.vis_project": projected,

@@ -47,7 +47,7 @@ def test_evaluation_in_float32(golden_stage2, images, tokens):
     wide = golden_input("e.img_nonsquare", (2, 3, 256, 320))
     with torch.no_grad():
         together = golden_stage2(images[:3], tokens[:3]).logits[0]
-        shared = golden_stage2.respond(images[:2], tokens[[1, 0]], torch.tensor([1, 0]))
+        shared = golden_stage2.respond(images[:2], tokens[[1, 0]], torch.tensor([1, 0])).maps
         nonsquare = golden_stage2(wide, tokens[:2]).logits[0]
     assert difference(together, FIGURES64, "eval.out") < 1e-5
     assert difference(shared[1:], FIGURES64, "eval.single0") < 1e-5

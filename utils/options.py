@@ -174,5 +174,11 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--eval", action="store_true", help="accepted; this script always evaluates")
     group = parser.add_argument_group("export")
     group.add_argument("--cam_save_dir", metavar="FOLDER", help="write each ref's response map there, <name>.npy")
+    group.add_argument(
+        "--cam_format",
+        choices=["full", "native"],
+        default="full",
+        help="maps at the photo's size, or stage 1's scores that they follow from, hundreds of times smaller",
+    )
     group.add_argument("--name_save_dir", metavar="FOLDER", help="write the list of these maps' names there")
     group.add_argument("--save_cam", action="store_true", help="accepted; --cam_save_dir alone decides")

@@ -1,0 +1,34 @@
+"""Response maps at their three sizes: a network's own, its input's, and the photo's."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+
+class Responses(NamedTuple):
+    """What a network answers to N sentences. `maps` follows from `scores` and S, see `full_maps`."""
+
+    scores: torch.Tensor  # (N, 1, h, w), at the network's own resolution
+    maps: torch.Tensor  # (N, 1, S, S), at its input's
+
+
+def upsample(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Features or scores (N, C, h, w) at another size, (N, C, H, W), as the networks do it: corners not aligned."""
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def full_maps(scores: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Stage 1's response maps (N, 1, S, S), at least 0, from its scores (N, 1, h, w)."""
+    return upsample(scores, size).relu()
+
+
+def at_photo_size(responses: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Maps (n, 1, S, S) at a photo's size, float32 (n, H, W), divided by their maximum.
+
+    A map without a positive value is left as it is. (The published code divides by the negative maximum, and the whole
+    photo becomes the mask.) Kept: this second upsampling aligns corners, the network's own does not.
+    """
+    maps = F.interpolate(responses.float(), size, mode="bilinear", align_corners=True)[:, 0]
+    maximum = maps.amax(dim=(1, 2), keepdim=True)
+    return maps / torch.where(maximum > 0, maximum + 1e-5, 1)
