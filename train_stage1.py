@@ -46,7 +46,7 @@ def main() -> None:
     device = init_processes()
     splits = load_splits(args.dataset, args.data_root, args.split_by, ["train", *args.test_split])
     negatives = NegativeSentences(splits["train"], args.negative_samples)
-    samples = TrainSamples(splits["train"], args.size, args.max_query_len, args.seed, negatives)
+    samples = TrainSamples(splits["train"], args.size, args.max_query_len, args.seed, negatives, args.cache_images)
     loader = TrainLoader(samples, args.batch_size, args.seed, args.num_workers)
     architecture = Architecture(args.backbone or "clip-RN50", args.hidden_dim, args.attn_multi)
     scorer = build_scorer(architecture.backbone, amp_dtype(args.amp, device)).to(device)

@@ -42,7 +42,7 @@ def main() -> None:
     annotated = with_masks(splits["train"], args.pseudo_path, args.skip_missing)
     say(f"pseudo masks: {len(annotated.references)} of {len(splits['train'].references)} refs, in {args.pseudo_path}")
     masks = PseudoMasks(args.pseudo_path, args.size)
-    samples = TrainSamples(annotated, args.size, args.max_query_len, args.seed, masks)
+    samples = TrainSamples(annotated, args.size, args.max_query_len, args.seed, masks, args.cache_images)
     loader = TrainLoader(samples, args.batch_size, args.seed, args.num_workers)
     architecture = Architecture(args.backbone or "clip-RN50", args.hidden_dim, args.attn_multi)
     validation = [splits[name] for name in args.test_split]

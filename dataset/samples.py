@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 from torch.utils.data import Dataset
 
 from clip.tokens import tokenize
+from dataset.image_cache import photo_reader
 from dataset.masks import rasterise
-from dataset.photos import read_photo, to_input
+from dataset.photos import to_input
 from dataset.references import Reference, Split
 from utils.errors import UserError
 
@@ -40,12 +42,22 @@ class TrainSamples(Dataset):
 
     Item i: `image` float32 (3, S, S), `tokens` int64 (T,), `ids` (numbers to look up by: `reference`, `sentence`),
     and what `extras` adds.
-    The draw depends on (seed, epoch, i) alone: not on the worker, nor on what was drawn before.
+    The draw depends on (seed, epoch, i) alone: not on the worker, nor on what was drawn before. With `cache_images`, a
+    folder, resized photos are kept there.
     """
 
-    def __init__(self, split: Split, size: int, query_length: int, seed: int, extras: Extras):
+    def __init__(
+        self,
+        split: Split,
+        size: int,
+        query_length: int,
+        seed: int,
+        extras: Extras,
+        cache_images: str | Path | None = None,
+    ):
         self.split, self.size, self.query_length, self.seed, self.extras = split, size, query_length, seed, extras
         self.sentence_ids = SentenceIds(split.references)
+        self.read = photo_reader(split, size, cache_images)
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -59,7 +71,7 @@ class TrainSamples(Dataset):
         random = np.random.default_rng([self.seed, self.epoch, index])
         drawn = int(random.integers(len(reference.sentences)))
         sample = {
-            "image": to_input(read_photo(self.split.photo_path(reference)), self.size),
+            "image": to_input(self.read(self.split.photo_path(reference)).image, self.size),
             "tokens": tokenize([reference.sentences[drawn]], self.query_length)[0],
             "ids": {"reference": index, "sentence": self.sentence_ids(reference, drawn)},
         }
@@ -126,9 +138,19 @@ class EvalBatch:
 
 
 class EvalPhotos(Dataset):
-    """The photos of a split, each once, with all its refs. With `masks` the ground truth comes along."""
+    """The photos of a split, each once, with all its refs.
 
-    def __init__(self, split: Split, size: int, query_length: int, masks: bool = True):
+    With `masks` the ground truth comes along. With `cache_images`, a folder, resized photos are kept there.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        size: int,
+        query_length: int,
+        masks: bool = True,
+        cache_images: str | Path | None = None,
+    ):
         self.split, self.size, self.query_length, self.masks = split, size, query_length, masks
         photos: dict[str, list[Reference]] = {}
         for reference in split.references:
@@ -140,17 +162,18 @@ class EvalPhotos(Dataset):
                 f"split '{split.name}' of {split.dataset} has no mask for ref {absent.name}: it can be trained on and "
                 "exported, not evaluated; add masks, or leave it out of --test_split (--test_split none)"
             )
+        self.read = photo_reader(split, size, cache_images)
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def __getitem__(self, number: int) -> EvalBatch:
         references = self.photos[number]
-        photo = read_photo(self.split.photo_path(references[0]))
+        photo = self.read(self.split.photo_path(references[0]))
         sentences = [text for reference in references for text in reference.sentences]
         target = [place for place, reference in enumerate(references) for _ in reference.sentences]
         return EvalBatch(
-            images=to_input(photo, self.size)[None],
+            images=to_input(photo.image, self.size)[None],
             tokens=tokenize(sentences, self.query_length),
             photo=torch.zeros(len(sentences), dtype=torch.int64),
             target=torch.tensor(target),

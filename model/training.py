@@ -55,7 +55,10 @@ def train(
 ) -> None:
     """Build or resume a training and run it to its end; `args` are the flags of the training group."""
     output = Path(args.output)
-    photos = {split.name: EvalPhotos(split, args.size, args.max_query_len) for split in validation}
+    photos = {
+        split.name: EvalPhotos(split, args.size, args.max_query_len, cache_images=args.cache_images)
+        for split in validation
+    }
     settings = {name: getattr(args, name) for name in FIXED if hasattr(args, name)} | {"processes": world_size()}
     with owned_by_this_run(output, main=is_main()):
         last = _last_checkpoint(output, settings) if args.resume and not args.pretrain else None

@@ -101,7 +101,8 @@ def _evaluate_split(
 ) -> list[Outcome]:
     """A split without any mask can be exported all the same: then there are no outcomes."""
     annotated = any(reference.segmentation is not None for reference in split.references)
-    photos = EvalPhotos(split, args.size, args.max_query_len, masks=annotated or not args.cam_save_dir)
+    masks = annotated or not args.cam_save_dir
+    photos = EvalPhotos(split, args.size, args.max_query_len, masks, args.cache_images)
     loader = eval_loader(photos, args.batch_size, args.num_workers)
     on_target = partial(_write_map, args.cam_save_dir, args.cam_format) if args.cam_save_dir else None
     return evaluate(predict, loader, threshold, device, split.name, on_target)

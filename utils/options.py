@@ -105,6 +105,9 @@ def add_data_options(parser: argparse.ArgumentParser, datasets: tuple[str, ...],
     group.add_argument(
         "--num_workers", type=non_negative_int, default=default_workers(), help="processes that read photos"
     )
+    group.add_argument(
+        "--cache_images", metavar="FOLDER", help="keep resized photos there, 0.3 MB each, and read each only once"
+    )
     group.add_argument("--bert_tokenizer", choices=["clip"], default="clip", help="accepted; CLIP's is the only one")
 
 
