@@ -15,6 +15,7 @@ from model.training import train
 from utils.distributed import init_processes
 from utils.engine import amp_dtype
 from utils.errors import run_script
+from utils.log import say
 from utils.options import (
     Parser,
     add_data_options,
@@ -23,6 +24,8 @@ from utils.options import (
     non_negative_float,
     non_negative_int,
 )
+
+FEWEST_SENTENCES = 16  # in a batch: with so few the toy world was trained; published figures had 48, fewer are untried
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,9 +48,14 @@ def main() -> None:
     args = parse_args()
     device = init_processes()
     splits = load_splits(args.dataset, args.data_root, args.split_by, ["train", *args.test_split])
+    if args.w4 and args.batch_size < FEWEST_SENTENCES:
+        say(
+            f"warning: the classification loss tells a photo's sentence from only {args.batch_size - 1} others of its "
+            "batch (published: 47); neither --accumulate nor more processes add any, a larger --batch_size does"
+        )
     negatives = NegativeSentences(splits["train"], args.negative_samples)
     samples = TrainSamples(splits["train"], args.size, args.max_query_len, args.seed, negatives, args.cache_images)
-    loader = TrainLoader(samples, args.batch_size, args.seed, args.num_workers)
+    loader = TrainLoader(samples, args.batch_size, args.seed, args.num_workers, args.accumulate)
     architecture = Architecture(args.backbone or "clip-RN50", args.hidden_dim, args.attn_multi)
     scorer = build_scorer(architecture.backbone, amp_dtype(args.amp, device)).to(device)
     sentences = SentenceTable(scorer, all_sentences(splits["train"].references), args.max_query_len)

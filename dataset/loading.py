@@ -33,20 +33,27 @@ def load_splits(dataset: str, root: str | Path, split_by: str, splits: Sequence[
 class EpochBatches(Sampler[list[int]]):
     """Batches of shuffled indices; which, depends on (seed, epoch) alone, so that a training can go on anywhere.
 
-    Each process takes its own part of every global batch. The last partial batch is dropped: stage 1's negatives are
-    the other sentences of the batch.
+    A step of the optimiser takes `accumulate` batches of each process. Each process takes its own part of every global
+    batch. Refs that do not fill a step are left out of the epoch: stage 1's negatives are the other sentences of the
+    batch.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int):
-        self.count, self.batch_size, self.seed = count, batch_size, seed
+    def __init__(self, count: int, batch_size: int, seed: int, accumulate: int = 1):
+        self.count, self.batch_size, self.seed, self.accumulate = count, batch_size, seed, accumulate
         self.epoch = self.first_step = 0
-        if not len(self):
-            per_step = f"{batch_size} x {world_size()} processes" if world_size() > 1 else str(batch_size)
-            raise UserError(f"the training split has {count} refs, fewer than a batch ({per_step}); lower --batch_size")
+        if not self.steps:
+            step = f"{batch_size} x {world_size()} processes" if world_size() > 1 else str(batch_size)
+            step += f" x {accumulate} accumulated" if accumulate > 1 else ""
+            raise UserError(f"the training split has {count} refs, fewer than a batch ({step}); lower --batch_size")
+
+    @property
+    def steps(self) -> int:
+        """Of a whole epoch."""
+        return self.count // (self.batch_size * world_size() * self.accumulate)
 
     def __len__(self) -> int:
-        """Steps of a whole epoch."""
-        return self.count // (self.batch_size * world_size())
+        """Batches still to come in this epoch."""
+        return (self.steps - self.first_step) * self.accumulate
 
     def start_at(self, epoch: int, step: int) -> None:
         self.epoch, self.first_step = epoch, step
@@ -54,23 +61,24 @@ class EpochBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.count, generator=generator).tolist()
-        for step in range(self.first_step, len(self)):
-            first = (step * world_size() + rank()) * self.batch_size
+        for batch in range(self.first_step * self.accumulate, self.steps * self.accumulate):
+            first = (batch * world_size() + rank()) * self.batch_size
             yield order[first : first + self.batch_size]
 
 
 class TrainLoader:
     """Batches of training samples, from any place of any epoch on."""
 
-    def __init__(self, samples: TrainSamples, batch_size: int, seed: int, workers: int):
-        self.samples = samples
-        self.batches = EpochBatches(len(samples), batch_size, seed)
+    def __init__(self, samples: TrainSamples, batch_size: int, seed: int, workers: int, accumulate: int = 1):
+        self.samples, self.accumulate = samples, accumulate
+        self.batches = EpochBatches(len(samples), batch_size, seed, accumulate)
         self.loader = DataLoader(
             samples, batch_sampler=self.batches, num_workers=workers, pin_memory=torch.cuda.is_available()
         )
 
     def __len__(self) -> int:
-        return len(self.batches)
+        """Steps of an epoch."""
+        return self.batches.steps
 
     def from_step(self, epoch: int, step: int) -> DataLoader:
         """The batches of `epoch` from `step` on. Workers start anew each time, so they know the epoch."""

@@ -29,7 +29,7 @@ from utils.optimisation import build_optimizer, polynomial_decay
 BEST = {BEST_MIOU: "mIoU", BEST_HIT: "Hit"}
 
 # Settings that a resumed training must share with the one it goes on from; the others may change on the way.
-FIXED = ("dataset", "split_by", "size", "max_query_len", "batch_size", "epochs", "seed", "amp")
+FIXED = ("dataset", "split_by", "size", "max_query_len", "batch_size", "accumulate", "epochs", "seed", "amp")
 FIXED += ("lr", "lr_multi", "weight_decay", "w1", "w4", "w5", "negative_samples", "model_ema")
 
 
@@ -157,9 +157,11 @@ def _keep_best(output: Path, history: list[dict], splits: list[str], content: di
 
 
 def _description(args: argparse.Namespace, loader: TrainLoader, training: Training, device: torch.device) -> str:
-    whole = args.batch_size * world_size()
+    whole = args.batch_size * world_size() * args.accumulate
+    parts = f"{args.batch_size} x {world_size()} {device.type}"
+    parts += f" x {args.accumulate} accumulated" if args.accumulate > 1 else ""
     start = f"from epoch {training.epoch + 1}, step {training.step + 1}" if training.epoch or training.step else "anew"
     return (
         f"training {start} to epoch {args.epochs}: {len(loader.samples)} refs, {len(loader)} steps an epoch, "
-        f"batch {whole} ({args.batch_size} x {world_size()} {device.type}), checkpoints in {args.output}"
+        f"batch {whole} ({parts}), checkpoints in {args.output}"
     )

@@ -128,6 +128,17 @@ def test_the_last_partial_batch_is_dropped_and_a_small_split_refused():
     assert [len(batch) for batch in EpochBatches(7, 3, seed=0)] == [3, 3]
     with pytest.raises(UserError, match=r"7 refs, fewer than a batch \(8\); lower --batch_size"):
         EpochBatches(7, 8, seed=0)
+    with pytest.raises(UserError, match=r"7 refs, fewer than a batch \(4 x 2 accumulated\); lower --batch_size"):
+        EpochBatches(7, 4, seed=0, accumulate=2)
+
+
+def test_accumulated_batches_are_the_same_batches_in_whole_steps():
+    plain, accumulated = EpochBatches(21, 3, seed=0), EpochBatches(21, 3, seed=0, accumulate=2)
+    assert (plain.steps, len(plain), accumulated.steps, len(accumulated)) == (7, 7, 3, 6)
+    assert list(accumulated) == list(plain)[:6]
+    accumulated.start_at(0, 2)
+    assert list(accumulated) == list(plain)[4:6]
+    assert len(accumulated) == 2
 
 
 def test_pseudo_masks_as_published(tmp_path):

@@ -6,11 +6,14 @@ there are GPUs, else the CPU.
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 Item = TypeVar("Item")
 
@@ -68,3 +71,8 @@ def gather(value: Item) -> list[Item]:
 def own_share(items: Sequence[Item]) -> list[Item]:
     """This process's part of `items`: every item belongs to exactly one process."""
     return list(items[rank() :: world_size()])
+
+
+def keeping_gradients(network: nn.Module, keep: bool) -> AbstractContextManager:
+    """Inside, with `keep`, gradients add up on each process for itself; without, backward shares what has added up."""
+    return network.no_sync() if keep and isinstance(network, DistributedDataParallel) else nullcontext()

@@ -2,16 +2,17 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from utils.distributed import any_process, is_main, world_size
+from utils.distributed import any_process, is_main, keeping_gradients, world_size
 from utils.errors import InterruptionError, UserError
 from utils.log import TrainingLog, say
 
@@ -19,6 +20,10 @@ LOG_EVERY = 20  # steps between two looks at the losses, each of which waits for
 
 
 class Loader(Protocol):
+    """Its length counts steps of the optimiser; `from_step` gives `accumulate` batches for each."""
+
+    accumulate: int
+
     def __len__(self) -> int: ...
     def from_step(self, epoch: int, step: int) -> Any: ...
     def describe(self, references: list[int]) -> str: ...
@@ -138,12 +143,12 @@ def _train_one_epoch(
     training.network.train()
     meter = _LossMeter(training, loader, log)
     saved = time.monotonic()
-    batches = loader.from_step(training.epoch, training.step)
+    batches = iter(loader.from_step(training.epoch, training.step))
     title = f"epoch {training.epoch + 1}"
     bar = tqdm(total=len(loader), initial=training.step, desc=title, unit="step", disable=None if is_main() else True)
     with bar:
-        for batch in batches:
-            meter.add(_optimise(training, to_device(batch, device)), batch["ids"]["reference"])
+        while training.step < len(loader):
+            meter.add(*_optimise(training, islice(batches, loader.accumulate), loader.accumulate, device))
             training.step += 1
             bar.update()
             if training.step % LOG_EVERY == 0 or training.step == len(loader):
@@ -158,20 +163,33 @@ def _train_one_epoch(
                 saved = time.monotonic()
 
 
-def _optimise(training: Training, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-    criterion = training.criterion
-    with torch.autocast(batch["image"].device.type, training.amp, enabled=training.amp is not None):
-        output = training.network(batch["image"], batch["tokens"])
-    losses = criterion(output, batch)
-    loss = sum(criterion.weights[name] * value for name, value in losses.items())
+def _optimise(
+    training: Training, batches: Iterable[dict[str, Any]], count: int, device: torch.device
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """One step of the optimiser along the mean gradient of `count` batches; their mean losses, and their refs."""
+    means: dict[str, torch.Tensor] = {}
+    references = []
     training.optimizer.zero_grad(set_to_none=True)
-    training.scaler.scale(loss).backward()
+    for number, batch in enumerate(batches, start=1):
+        with keeping_gradients(training.network, number < count):
+            losses = _weighted_losses(training, to_device(batch, device))
+            training.scaler.scale(losses["loss"] / count).backward()
+        means = {name: means.get(name, 0) + loss.detach() / count for name, loss in losses.items()}
+        references.append(batch["ids"]["reference"])
     training.scaler.step(training.optimizer)
     training.scaler.update()
-    criterion.after_step()
+    training.criterion.after_step()
     if training.schedule_interval == "step":
         training.schedule.step()
-    return {"loss": loss.detach()} | {name: value.detach() for name, value in losses.items()}
+    return means, torch.cat(references)
+
+
+def _weighted_losses(training: Training, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The losses by name, and their weighted sum `loss`."""
+    with torch.autocast(batch["image"].device.type, training.amp, enabled=training.amp is not None):
+        output = training.network(batch["image"], batch["tokens"])
+    losses = training.criterion(output, batch)
+    return {"loss": sum(training.criterion.weights[name] * value for name, value in losses.items())} | losses
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -127,7 +127,10 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 def add_training_options(parser: argparse.ArgumentParser, output: str) -> None:
     """How a network is trained, and where the training is kept."""
     group = parser.add_argument_group("training")
-    group.add_argument("--batch_size", type=positive_int, default=48, help="refs per step and process")
+    group.add_argument("--batch_size", type=positive_int, default=48, help="refs per batch and process")
+    group.add_argument(
+        "--accumulate", type=positive_int, default=1, metavar="K", help="batches a step of the optimiser, one at a time"
+    )
     group.add_argument("--epoch", type=positive_int, default=15, dest="epochs", metavar="N", help="epochs to train")
     group.add_argument("--lr", type=positive_float, default=5e-5, help="learning rate of the new layers")
     group.add_argument("--lr_multi", type=non_negative_float, default=0.1, help="times --lr: the backbone's rate")

@@ -1,0 +1,94 @@
+"""The training loop on a network small enough to know what it must do."""
+
+import os
+import signal
+from contextlib import suppress
+
+import pytest
+import torch
+from torch import nn
+
+from utils.engine import Criterion, Training, fit
+from utils.errors import InterruptionError
+from utils.log import TrainingLog
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1))
+
+    def forward(self, images, tokens):
+        return self.layers(images)
+
+
+class Squares(Criterion):
+    def __call__(self, output, batch):
+        return {"squares": (output - batch["tokens"]).square().mean()}
+
+
+class Samples:
+    """Twelve samples, `size` at a time; `asked` hears of each batch before it is given."""
+
+    def __init__(self, size, accumulate, asked=lambda number: None):
+        self.size, self.accumulate, self.asked = size, accumulate, asked
+        generator = torch.Generator().manual_seed(1)
+        self.images = torch.randn(12, 5, dtype=torch.float64, generator=generator)
+
+    def __len__(self):
+        return 12 // self.size // self.accumulate
+
+    def from_step(self, epoch, step):
+        for number in range(step * self.accumulate, len(self) * self.accumulate):
+            self.asked(number)
+            images = self.images[number * self.size :][: self.size]
+            ids = {"reference": torch.arange(self.size)}
+            yield {"image": images, "tokens": images[:, :1] * (epoch + 1), "ids": ids}
+
+    def describe(self, references):
+        return str(references)
+
+
+def new_training():
+    network = Network().double()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
+    return Training(network, Squares({"squares": 2.0}), optimizer, schedule)
+
+
+def train(training, loader, folder, save=lambda: None):
+    log = TrainingLog(folder, None)
+    fit(training, loader, 2, torch.device("cpu"), log, dict, save, 1e9, lambda: None)
+    return torch.cat([parameter.detach().flatten() for parameter in training.network.parameters()])
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_accumulated_batches_step_along_the_mean_gradient(tmp_path, accumulate):
+    whole, parts = new_training(), new_training()
+    expected = train(whole, Samples(6, 1), tmp_path)
+    found = train(parts, Samples(6 // accumulate, accumulate), tmp_path)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    assert parts.history[-1]["squares"] == pytest.approx(whole.history[-1]["squares"], rel=1e-12)
+    assert parts.history[-1]["loss"] == pytest.approx(2 * parts.history[-1]["squares"], rel=1e-12)
+
+
+def test_a_stop_between_two_accumulated_batches_loses_nothing(tmp_path):
+    """The signal comes before the second batch of the second step: that step is finished, then kept."""
+    expected = train(new_training(), Samples(2, 3), tmp_path)
+    kept = {}
+    stopped = new_training()
+
+    def save():
+        kept.update(training=stopped.state_dict(), network=stopped.network.state_dict())
+        torch.save(kept, tmp_path / "kept.pth")
+
+    loader = Samples(2, 3, lambda number: os.kill(os.getpid(), signal.SIGTERM) if number == 4 else None)
+    with suppress(InterruptionError):
+        train(stopped, loader, tmp_path, save)
+    assert (stopped.epoch, stopped.step) == (0, 2)
+    kept = torch.load(tmp_path / "kept.pth", weights_only=True)
+    resumed = new_training()
+    resumed.network.load_state_dict(kept["network"])
+    resumed.load_state_dict(kept["training"])
+    assert torch.equal(train(resumed, Samples(2, 3), tmp_path), expected)
