@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from dataset.artifacts import read_images, read_map
 from dataset.photos import read_photo
-from IRNet.processes import map_in_workers, usable_cores
-from utils.distributed import gather, is_main, own_share
+from IRNet.processes import map_in_workers
+from utils.distributed import gather, is_main, own_share, usable_cores
 from utils.errors import UserError, one_line
 
 PHOTOS_PER_WORKER = 8  # fewer are done before a further process has started

@@ -26,7 +26,7 @@ from IRNet.passes import PhotoRefs, photos_of, run_pass  # noqa: E402
 from IRNet.processes import start_processes  # noqa: E402
 from IRNet.report import draw_contact_sheet, write_report  # noqa: E402
 from IRNet.train_irn import Schedule, train  # noqa: E402
-from utils.distributed import gather, init_processes, is_main  # noqa: E402
+from utils.distributed import init_processes, is_main, wait_for_all  # noqa: E402
 from utils.errors import UserError, run_script  # noqa: E402
 from utils.options import (  # noqa: E402
     Parser,
@@ -143,9 +143,10 @@ def run(args: argparse.Namespace) -> None:
     if args.train_irn_pass:
         if is_main():
             train_irn(args, photos, device)
-        gather(None)
+        wait_for_all()
     if args.make_ins_seg_pass:
         make_ins_seg(args, photos, device)
+    wait_for_all()
 
 
 def train_irn(args: argparse.Namespace, photos: list[PhotoRefs], device: torch.device) -> None:

@@ -18,7 +18,8 @@ from IRNet.checkpoint import read_checkpoint, save_checkpoint
 from IRNet.data import PlainSet, TrainingItem, TrainingSet, collate, list_refused
 from IRNet.losses import AffinityDisplacementLoss
 from IRNet.network import EdgeDisplacement, build_network
-from IRNet.processes import threads, usable_cores
+from IRNet.processes import threads
+from utils.distributed import usable_cores
 from utils.errors import UserError
 
 # Kept quirk: the published optimiser takes its weight decay for the momentum too, so there is practically none.

@@ -16,7 +16,7 @@ from dataset.samples import EvalBatch, EvalPhotos
 from model.build import Architecture, build_network, load_network, network_content
 from model.prms import Predict
 from utils.checkpoint import BEST_HIT, BEST_MIOU, LAST, load_checkpoint, save_checkpoint
-from utils.distributed import is_main, world_size
+from utils.distributed import is_main, wait_for_all, world_size
 from utils.engine import Criterion, Training, amp_dtype, fit
 from utils.errors import UserError
 from utils.evaluator import evaluate
@@ -25,11 +25,12 @@ from utils.log import TrainingLog, say
 from utils.maps import Responses
 from utils.metrics import summarise
 from utils.optimisation import build_optimizer, polynomial_decay
+from utils.sync_batch_norm import synchronise
 
 BEST = {BEST_MIOU: "mIoU", BEST_HIT: "Hit"}
 
 # Settings that a resumed training must share with the one it goes on from; the others may change on the way.
-FIXED = ("dataset", "split_by", "size", "max_query_len", "batch_size", "accumulate", "epochs", "seed", "amp")
+FIXED = ("dataset", "split_by", "size", "max_query_len", "batch_size", "accumulate", "epochs", "seed", "amp", "compile")
 FIXED += ("lr", "lr_multi", "weight_decay", "w1", "w4", "w5", "negative_samples", "model_ema")
 
 
@@ -69,7 +70,7 @@ def train(
         schedule = polynomial_decay(optimizer, len(loader) * args.epochs)
         amp = amp_dtype(args.amp, device)
         training = Training(
-            _distributed(network), build_criterion(network), optimizer, schedule, schedule_interval, amp
+            _for_training(network, args.compile), build_criterion(network), optimizer, schedule, schedule_interval, amp
         )
         if last:
             training.load_state_dict(last["training"])
@@ -88,6 +89,7 @@ def train(
             on_epoch=lambda: _keep_best(output, training.history, args.test_split, content()),
         )
         log.close()
+        wait_for_all()
 
 
 def _last_checkpoint(output: Path, settings: dict) -> dict:
@@ -121,13 +123,13 @@ def _pretrain_file(args: argparse.Namespace) -> Path:
     return inside if inside.is_file() else Path(args.pretrain)
 
 
-def _distributed(network: nn.Module) -> nn.Module:
-    """With several processes: gradients averaged and, on GPUs, batch statistics shared; PyTorch shares none on CPUs."""
-    if world_size() == 1:
-        return network
-    if next(network.parameters()).is_cuda:
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    return DistributedDataParallel(network)
+def _for_training(network: nn.Module, compiled: bool) -> nn.Module:
+    """With several processes: gradients averaged and batch statistics shared."""
+    if world_size() > 1:
+        network = DistributedDataParallel(synchronise(network))
+    if compiled:
+        network.compile()  # in place: names stay as they are, evaluation is not compiled
+    return network
 
 
 def _validate(

@@ -17,7 +17,7 @@ from model.build import Architecture, build_network, build_scorer, load_network
 from model.prms import Predict, with_prms
 from model.segmenter import CURE
 from model.training import predictor
-from utils.distributed import init_processes, is_main
+from utils.distributed import init_processes, is_main, wait_for_all
 from utils.errors import UserError
 from utils.evaluator import evaluate
 from utils.files import write_json
@@ -49,6 +49,7 @@ def validate(args: argparse.Namespace) -> None:
         say(figures_table(rows))
     if args.json and is_main():
         write_json(args.json, rows, indent=2)
+    wait_for_all()
 
 
 def _source(args: argparse.Namespace, device: torch.device) -> tuple[Predict, float]:

@@ -5,6 +5,9 @@ there are GPUs, else the CPU.
 """
 
 import os
+import sys
+import threading
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -17,6 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 Item = TypeVar("Item")
 
+BEAT = 3.0  # seconds between two signs of life
+SILENT_BEATS = 12  # after so many without one a process is taken for dead
+
 
 def init_processes() -> torch.device:
     """Join the process group that torchrun started, if any; returns this process's device."""
@@ -25,10 +31,44 @@ def init_processes() -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if "RANK" in os.environ and not dist.is_initialized():
-        # Long, since some steps run on the main process while the others wait. When a process dies, whoever started
-        # them ends the others (torchrun, torch.multiprocessing); no time-out is needed for that.
+        # Long, since some steps run on the main process while the others wait; a dead process is noticed otherwise.
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=6))
+        threading.Thread(target=_watch_the_others, args=(rank(), world_size()), daemon=True).start()
     return device
+
+
+def _watch_the_others(own: int, count: int) -> None:
+    """Ends this process when another one has been silent for `SILENT_BEATS` of this one's own.
+
+    Own beats, not seconds: a job that was suspended as a whole goes on. Without this, a process that waits on its GPU
+    for a dead one would wait until the time-out.
+    """
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=timedelta(seconds=30))
+    heard, silent = [0] * count, [0] * count
+    while max(silent) < SILENT_BEATS:
+        time.sleep(BEAT)
+        for other in range(count):
+            beats = _beats(store, other, int(other == own))
+            silent[other] = 0 if beats != heard[other] else silent[other] + 1
+            heard[other] = beats
+    lost = silent.index(max(silent))
+    print(
+        f"process {own}: process {lost} of this run is gone, see its own message; ending", file=sys.stderr, flush=True
+    )
+    os._exit(1)
+
+
+def _beats(store: dist.Store, process: int, more: int) -> int:
+    """How often a process has been heard of, with `more`; -1 where the store is gone, which lives in process 0."""
+    try:
+        return store.add(f"beats/{process}", more)
+    except RuntimeError:
+        return -1
+
+
+def usable_cores() -> int:
+    """This process's part of the machine's cores."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def world_size() -> int:
@@ -66,6 +106,11 @@ def gather(value: Item) -> list[Item]:
     values: list[Item] = [value] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def wait_for_all() -> None:
+    """Returns when every process is here: after work of the main one alone, and before a process may end."""
+    gather(None)
 
 
 def own_share(items: Sequence[Item]) -> list[Item]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from utils.distributed import any_process, is_main, keeping_gradients, world_size
+from utils.distributed import any_process, is_main, keeping_gradients, wait_for_all, world_size
 from utils.errors import InterruptionError, UserError
 from utils.log import TrainingLog, say
 
@@ -156,6 +156,7 @@ def _train_one_epoch(
             if _asked_to_end(received, training.step, device):
                 meter.look()
                 save()
+                wait_for_all()
                 raise InterruptionError(received[0] if received else signal.SIGTERM)
             if time.monotonic() - saved > save_every:
                 meter.look()

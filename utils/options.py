@@ -5,10 +5,11 @@ that make no difference any more are accepted, and their help says so.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
+
+from utils.distributed import usable_cores
 
 
 class Parser(argparse.ArgumentParser):
@@ -141,6 +142,7 @@ def add_training_options(parser: argparse.ArgumentParser, output: str) -> None:
         default="auto",
         help="precision of the networks' products; auto is bf16 on a GPU that has it, else off",
     )
+    group.add_argument("--compile", action="store_true", help="compile the network first; needs a C++ compiler")
     group.add_argument("--seed", type=non_negative_int, default=1234, help="the same seed repeats a run")
     group.add_argument("--output", default=output, metavar="FOLDER", help="checkpoints and log.jsonl go there")
     group.add_argument("--board_folder", metavar="FOLDER", help="TensorBoard events go there (default: none)")
@@ -159,8 +161,8 @@ def query_length(text: str) -> int:
 
 
 def default_workers() -> int:
-    """One process a core, but no more than read fast enough for one GPU."""
-    return min(8, os.cpu_count() or 1)
+    """One process a core of this process's part, but no more than read fast enough for one GPU."""
+    return min(8, usable_cores())
 
 
 def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
