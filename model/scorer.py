@@ -63,7 +63,7 @@ class SentenceTable:
         """Unit embeddings (..., D) of the sentences numbered `ids`, int64 (...) on the CPU."""
         for group in set((ids // self.GROUP).flatten().tolist()) - self.known:
             self._compute(group)
-        return self.table[ids.to(self.table.device)]
+        return self.table[ids.to(self.table.device, non_blocking=True)]
 
     def _compute(self, group: int) -> None:
         first = group * self.GROUP
