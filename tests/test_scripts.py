@@ -381,6 +381,14 @@ def test_half_precision_trains_nearly_alike(trained, world, tmp_path, script):
     assert half["loss"] == pytest.approx(whole["loss"], rel=0.05)
 
 
+@pytest.mark.slow  # compiling alone takes minutes on a CPU
+def test_a_compiled_training_is_nearly_the_same_and_its_checkpoint_has_the_same_names(trained, world, tmp_path, script):
+    assert script("train_stage1.py", *train_words(world, tmp_path, "--compile", "--epoch", "1"))[0] == 0
+    compiled, plain = (json.loads((d / "log.jsonl").read_text().splitlines()[0]) for d in (tmp_path, trained[0]))
+    assert compiled["loss"] == pytest.approx(plain["loss"], rel=1e-3)
+    assert weights(tmp_path / "ckpt.pth").keys() == weights(trained[0] / "ckpt.pth").keys()
+
+
 def test_a_training_can_start_from_another_network(trained, world, tmp_path, script):
     words = train_words(world, tmp_path, "--pretrained_checkpoint", str(trained[0] / "ckpt.pth"), "--epoch", "1")
     assert script("train_stage1.py", *words)[0] == 0
