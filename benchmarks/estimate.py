@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.irnet import crf_inputs, mask_inputs, response_map
+from benchmarks.irnet import crf_inputs, mask_inputs
 from benchmarks.timing import Setting, full_size, machine, median_seconds
 from benchmarks.tris import (
     LOADED,
@@ -33,14 +33,15 @@ from benchmarks.tris import (
     smooth,
     written_split,
 )
-from dataset.artifacts import write_label, write_map, write_mask
+from dataset.artifacts import write_label, write_mask, write_scores
 from IRNet.crf import DenseCRF
 from IRNet.data import TrainingItem, TrainingSet
 from IRNet.instances import cluster, find_centroids, strongest
 from IRNet.make_ins_seg import PhotoStructure, pseudo_scores
 from IRNet.network import STRIDE, build_network
-from IRNet.processes import threads, usable_cores
+from IRNet.processes import threads
 from IRNet.train_irn import Schedule, Trainer
+from utils.distributed import usable_cores
 from utils.errors import run_script
 from utils.files import write_json
 from utils.options import Parser, default_workers, positive_int
@@ -178,12 +179,17 @@ def durations(seconds: dict[str, float], counts: Counts, resources: Resources) -
 
 def disk(setting: Setting, counts: Counts) -> dict[str, int]:
     """Bytes that every step leaves, from a map, a label and a mask written to the setting's folder."""
-    response, label = response_map(*setting.photo_size).numpy(), crf_inputs(*setting.photo_size)[1][..., 0].numpy()
-    written = {"map": (write_map, response), "label": (write_label, label), "mask": (write_mask, label)}
+    side, label = setting.input_size, crf_inputs(*setting.photo_size)[1][..., 0].numpy()
+    scores = np.zeros((side // 32, side // 32), np.float32)
+    written = {
+        "map": partial(write_scores, scores=scores, input_size=(side, side), photo_size=setting.photo_size),
+        "label": partial(write_label, label=label),
+        "mask": partial(write_mask, mask=label),
+    }
     sizes = {}
-    for kind, (write, content) in written.items():
+    for kind, write in written.items():
         folder = setting.folder / kind
-        write(folder, kind, content)
+        write(folder, kind)
         sizes[kind] = counts.refs * sum(file.stat().st_size for file in folder.iterdir())
     return {
         "train_stage1": _checkpoints(random_network(setting, 1)),

@@ -20,7 +20,7 @@ from model.losses import classification_loss, foreground_loss, negative_loss
 from model.scorer import Scorer
 from model.stage1 import Stage1Output
 from utils.engine import Criterion
-from utils.evaluator import at_photo_size
+from utils.maps import at_photo_size
 from utils.metrics import Outcome, evaluate_response
 
 

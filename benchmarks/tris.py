@@ -29,8 +29,9 @@ from model.build import Architecture, build_network
 from model.losses import Stage1Criterion, Stage2Criterion
 from model.prms import Predict, with_prms
 from model.scorer import Scorer, SentenceTable
-from utils.engine import Criterion, Training, _optimise, amp_dtype
+from utils.engine import Criterion, Training, amp_dtype, optimise
 from utils.evaluator import evaluate
+from utils.maps import Responses
 from utils.metrics import Outcome
 from utils.optimisation import build_optimizer, polynomial_decay
 
@@ -73,7 +74,7 @@ def stage1_batch(setting: Setting) -> dict:
         "image": smooth(count, 3, setting.input_size, setting.input_size).to(setting.device),
         "tokens": tokens[:count],
         "negative_tokens": tokens[negatives],
-        "ids": {"sentence": torch.arange(count), "negatives": negatives},
+        "ids": {"reference": torch.arange(count), "sentence": torch.arange(count), "negatives": negatives},
     }
 
 
@@ -114,7 +115,7 @@ def _training(network: nn.Module, criterion: Criterion, amp: torch.dtype | None 
 
 def _step(training: Training, batch: dict) -> Results:
     """One optimiser step; losses and gradients."""
-    losses = _optimise(training, batch)
+    losses, _ = optimise(training, [batch], 1, batch["image"].device)
     gradients = [p.grad for p in training.network.parameters() if p.grad is not None]
     return [losses[name] for name in sorted(losses)], gradients
 
@@ -162,12 +163,16 @@ def prms(count: int, setting: Setting) -> Pair:
 
 
 def _centred_predict(network: nn.Module) -> Predict:
-    return lambda batch: centred(network.respond(batch.images, batch.tokens, batch.photo))
+    def predict(batch: EvalBatch) -> Responses:
+        responses = network.respond(batch.images, batch.tokens, batch.photo)
+        return responses._replace(maps=centred(responses.maps))
+
+    return predict
 
 
 def _evaluate(predict: Predict, threshold: float, batch: EvalBatch, device: torch.device) -> Results:
     maps: list[np.ndarray] = []
-    outcomes = evaluate(predict, [batch], threshold, device, on_target=lambda _, own: maps.extend(own))
+    outcomes = evaluate(predict, [batch], threshold, device, on_target=lambda _, own, __: maps.extend(own))
     return _as_results(maps, outcomes)
 
 

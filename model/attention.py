@@ -7,6 +7,7 @@ from torch import nn
 
 
 def _normalised(convolution: nn.Module, channels: int) -> nn.Sequential:
+    """What follows must hand back contiguous gradients: on CPUs PyTorch's instance norm misreads others at batch 1."""
     return nn.Sequential(convolution, nn.InstanceNorm2d(channels, affine=True))
 
 
@@ -52,7 +53,7 @@ class BilateralPrompt(nn.Module):
         """Each sentence attends over the pixels; no sentence sees another."""
         key, value = self.visual_key(visual).flatten(2), self.visual_value(visual).flatten(2)  # (B, C, hw)
         attention = (self.text_query(sentences) @ key / math.sqrt(self.channels)).softmax(dim=-1)  # (B, N, hw)
-        return self.text_output(attention @ value.transpose(1, 2))
+        return self.text_output((value @ attention.transpose(1, 2)).transpose(1, 2))
 
 
 class PixelAttention(nn.Module):
@@ -72,7 +73,7 @@ class PixelAttention(nn.Module):
         self.output = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU())
 
     def forward(self, visual: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        query = self.query(visual).flatten(2).transpose(1, 2)  # (B, hw, C)
-        attention = (query @ self.key(words) / math.sqrt(self.channels)).softmax(dim=-1)  # (B, hw, T)
-        gathered = (self.value(words) @ attention.transpose(1, 2)).reshape_as(visual)
+        query = self.query(visual).flatten(2)  # (B, C, hw)
+        attention = (self.key(words).transpose(1, 2) @ query / math.sqrt(self.channels)).softmax(dim=1)  # (B, T, hw)
+        gathered = (self.value(words) @ attention).reshape_as(visual)
         return self.output(self.visual(visual) * self.gather(gathered))

@@ -151,7 +151,7 @@ def test_durations_on_gpus_by_hand():
 def test_the_estimate_of_small_networks(small):
     table = estimate(small, COUNTS, available(small.device, 1))
     assert all(row["seconds"] > 0 and row["disk_bytes"] > 0 for row in table.values())
-    assert table["export_maps"]["disk_bytes"] == 12 * (48 * 64 * 4 + 128)  # float32 maps behind .npy's header
+    assert table["export_maps"]["disk_bytes"] == 12 * (192 + 3 * 3 * 4 + 4 * 4)  # .npy header, scores, sizes
     assert table["total"]["seconds"] == pytest.approx(sum(table[step]["seconds"] for step in table) / 2)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.attention import PixelAttention
+from model.attention import BilateralPrompt, PixelAttention
 from model.checkpoint_names import our_name
 from model.losses import Stage2Criterion, segmentation_loss
 from model.stage2 import Stage2Output
@@ -41,6 +41,18 @@ def images():
 @pytest.fixture(scope="module")
 def tokens():
     return torch.from_numpy(FIGURES["word_ids"]).long()
+
+
+def test_gradients_of_a_single_image():
+    """On CPUs PyTorch's instance norm returns wrong ones at batch 1 when what follows hands back a transposed one."""
+    generator = torch.Generator().manual_seed(0)
+    visual = torch.randn(1, 4, 3, 5, dtype=torch.float64, generator=generator).requires_grad_()
+    words = torch.randn(1, 6, 7, dtype=torch.float64, generator=generator)
+    torch.manual_seed(0)
+    attention, prompt = PixelAttention(4, 6).double(), BilateralPrompt(4).double()
+    sentences = torch.randn(1, 3, 4, dtype=torch.float64, generator=generator)
+    assert torch.autograd.gradcheck(lambda x: attention(x, words), visual)
+    assert torch.autograd.gradcheck(lambda x: prompt(x, sentences), visual)
 
 
 def test_evaluation_in_float32(golden_stage2, images, tokens):

@@ -148,7 +148,7 @@ def _train_one_epoch(
     bar = tqdm(total=len(loader), initial=training.step, desc=title, unit="step", disable=None if is_main() else True)
     with bar:
         while training.step < len(loader):
-            meter.add(*_optimise(training, islice(batches, loader.accumulate), loader.accumulate, device))
+            meter.add(*optimise(training, islice(batches, loader.accumulate), loader.accumulate, device))
             training.step += 1
             bar.update()
             if training.step % LOG_EVERY == 0 or training.step == len(loader):
@@ -164,7 +164,7 @@ def _train_one_epoch(
                 saved = time.monotonic()
 
 
-def _optimise(
+def optimise(
     training: Training, batches: Iterable[dict[str, Any]], count: int, device: torch.device
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """One step of the optimiser along the mean gradient of `count` batches; their mean losses, and their refs."""
