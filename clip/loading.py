@@ -9,10 +9,11 @@ import open_clip
 import torch
 from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
-from open_clip.factory import load_checkpoint
+from open_clip.factory import load_checkpoint as open_clip_load
 
-from utils.errors import UserError
-from utils.files import replacing
+from utils.checkpoint import fill, load_checkpoint, save_checkpoint
+from utils.errors import UserError, reason
+from utils.memory import bounded_by
 
 _WEIGHTS_FILE = "open_clip_model.safetensors"  # in open_clip's repositories of OpenAI's weights
 _POOL = "visual.attnpool."
@@ -78,13 +79,14 @@ def _without_weights(architecture: str) -> open_clip.CLIP:
 def _with_weights_of(architecture: str, file: Path) -> open_clip.CLIP:
     model = _without_weights(architecture)
     try:
-        load_checkpoint(model, str(file), weights_only=True)
+        with bounded_by(file):
+            open_clip_load(model, str(file), weights_only=True)
     except FileNotFoundError:
         raise UserError(f"the CLIP weights {file} are not there; give an existing file") from None
     except Exception as error:  # torch, safetensors and open_clip each raise their own kinds for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{file} does not hold weights of {architecture} ({reason}); a state dict (.pt, .safetensors) is needed"
+            f"{file} does not hold weights of {architecture} ({reason(error)}); "
+            "a state dict (.pt, .safetensors) is needed"
         ) from None
     return model.eval()
 
@@ -114,16 +116,16 @@ def build_toy_for_training(name: str, rows: list[int]) -> open_clip.CLIP:
 
 def load_toy_weights(model: open_clip.CLIP, name: str, file: Path) -> None:
     """Fill a toy model from the file that scripts/make_toy_clip.sh wrote: half precision, known words' rows only."""
+    cure = "make it with: bash scripts/make_toy_clip.sh"
     try:
-        stored = torch.load(file, map_location="cpu", weights_only=True)[name]
-    except FileNotFoundError:
-        raise UserError(f"the toy CLIP {file} is not there; make it with: bash scripts/make_toy_clip.sh") from None
-    state = {key: value.float() for key, value in stored.items()}
-    rows = state.pop("token_rows").long()
-    embedding = torch.zeros_like(model.token_embedding.weight)  # other words than the toy's carry no meaning
-    embedding[rows] = state["token_embedding.weight"]
+        state = {key: value.float() for key, value in load_checkpoint(file, cure)[name].items()}
+        rows = state.pop("token_rows").long()
+        embedding = torch.zeros_like(model.token_embedding.weight)  # other words than the toy's carry no meaning
+        embedding[rows] = state["token_embedding.weight"]
+    except (KeyError, AttributeError, IndexError, RuntimeError) as error:
+        raise UserError(f"{file} is no toy CLIP ({type(error).__name__}: {reason(error)}); {cure}") from None
     pool = {key: torch.zeros_like(value) for key, value in model.state_dict().items() if key.startswith(_POOL)}
-    model.load_state_dict(pool | state | {"token_embedding.weight": embedding})
+    fill(model, pool | state | {"token_embedding.weight": embedding}, file, cure)
 
 
 def save_toy_weights(models: dict[str, open_clip.CLIP], rows: list[int], file: Path) -> None:
@@ -135,5 +137,4 @@ def save_toy_weights(models: dict[str, open_clip.CLIP], rows: list[int], file: P
     for name, model in models.items():
         state = {key: value.half() for key, value in model.state_dict().items() if not key.startswith(_POOL)}
         stored[name] = state | {"token_rows": torch.tensor(rows, dtype=torch.int32)}
-    with replacing(file) as opened:
-        torch.save(stored, opened)
+    save_checkpoint(file, stored)

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from dataset.photos import MAX_PIXELS
-from utils.errors import UserError
+from dataset.checks import checked_id, checked_photo, require_unique
+from dataset.photos import MAX_PIXELS, opened
+from utils.errors import UserError, reason
 from utils.files import read_json, replacing, write_json
 from utils.maps import at_photo_size, full_maps
 
@@ -55,6 +56,9 @@ def read_images(names_file: str | Path) -> dict[str, str]:
     names = read_json(names_file, cure)
     if not isinstance(names, list) or not all(isinstance(name, str) and "_" in name for name in names):
         raise UserError(f"{names_file} is not a list of names like '12_581857'; {cure}")
+    for name in names:
+        checked_id(name, "name", str(names_file))
+    require_unique(names, "name", str(names_file))
     table = images_path(names_file)
     if not table.is_file():
         return {name: coco_file_name(name.rsplit("_", 1)[1], names_file) for name in names}
@@ -62,11 +66,11 @@ def read_images(names_file: str | Path) -> dict[str, str]:
     missing = [name for name in names if not isinstance(images, dict) or not isinstance(images.get(name), str)]
     if missing:
         raise UserError(f"{table} does not name the photo of {missing[0]}; {cure}")
-    return {name: images[name] for name in names}
+    return {name: checked_photo(images[name], f"{table}: {name}") for name in names}
 
 
 def coco_file_name(image_id: str, names_file: str | Path) -> str:
-    if not image_id.isdigit():
+    if not image_id.isdecimal():
         raise UserError(
             f"{names_file}: '{image_id}' is no COCO image id, and {images_path(names_file).name} is not there"
         )
@@ -96,18 +100,19 @@ def read_map(folder: str | Path, name: str) -> np.ndarray:
     path = Path(folder) / f"{name}.npy"
     cure = "export it again with validate.py --prms --cam_save_dir ..."
     try:
-        response = np.load(path, allow_pickle=False)
+        # Mapped, so that a header which promises more than the file holds is refused before memory is asked for.
+        response = np.load(path, allow_pickle=False, mmap_mode="r")
     except FileNotFoundError:
         raise UserError(f"the response map {path} is not there; {cure}") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"the response map {path} cannot be read ({error}); {cure}") from None
+    except Exception as error:  # a damaged header can raise almost anything
+        raise UserError(f"the response map {path} cannot be read ({reason(error)}); {cure}") from None
     if isinstance(response, np.ndarray) and _holds_scores(response):
         response = _map_from_scores(*response.item(), f"the response map {path} holds absurd sizes; {cure}")
     if not isinstance(response, np.ndarray) or response.ndim != 2 or response.dtype.kind != "f" or not response.size:
         raise UserError(f"the response map {path} is not a two-dimensional array of floats; {cure}")
     if not np.isfinite(response).all():
         raise UserError(f"the response map {path} holds values that are not finite; {cure}")
-    return response.astype(np.float32)
+    return np.array(response, dtype=np.float32)
 
 
 def _record_type(shape: tuple[int, int]) -> np.dtype:
@@ -144,10 +149,10 @@ def read_facts(folder: str | Path, name: str) -> dict[str, float]:
     """What `write_mask` was told about a pseudo mask; nothing where it was told nothing."""
     path = mask_path(folder, name)
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with opened(path, ["PNG"]) as image:
             return json.loads(image.info.get("facts", "{}"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{path} cannot be read as a PNG ({error}); remove it and make it again") from None
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a PNG ({reason(error)}); remove it and make it again") from None
 
 
 def write_instances(folder: str | Path, name: str, instances: list[dict]) -> None:
@@ -176,9 +181,9 @@ def _write_png(path: Path, pixels: np.ndarray, facts: str = "") -> None:
 
 def _read_png(path: Path, cure: str) -> np.ndarray:
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with opened(path, ["PNG"]) as image:
             return np.asarray(image.convert("L"))
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {cure}") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except ValueError as error:
         raise UserError(f"{path} cannot be read as a PNG ({error}); {cure}") from None

@@ -12,22 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from dataset.checks import checked_box, checked_photo, checked_sentences
 from dataset.masks import rasterise
-from dataset.photos import FORMATS, MAX_PIXELS
-from dataset.references import Reference, Split, checked_photo, checked_sentence
-from utils.errors import UserError
+from dataset.photos import opened
+from dataset.references import Reference, Split, Tell, strict
+from utils.errors import UserError, reason
 
 FORM = 'a line is {"image": "photo.jpg", "sentences": ["...", ...]}, see docs/own_data.md'
 
 
-def read_jsonl(root: Path, splits: Sequence[str]) -> dict[str, Split]:
-    """The splits asked for; UserError with file and line number for a line that cannot be used."""
-    return {split: _read_split(root, split) for split in splits}
+def read_jsonl(root: Path, splits: Sequence[str], tell: Tell = strict) -> dict[str, Split]:
+    """The splits asked for; UserError with file and line number for a line that cannot be used.
+
+    tell: is handed the error of each such line, which is then left out.
+    """
+    return {split: _read_split(root, split, tell) for split in splits}
 
 
-def _read_split(root: Path, split: str) -> Split:
+def _read_split(root: Path, split: str, tell: Tell) -> Split:
     file = root / f"{split}.jsonl"
     try:
         lines = file.read_bytes().splitlines()
@@ -36,8 +39,12 @@ def _read_split(root: Path, split: str) -> Split:
     references: list[Reference] = []
     image_ids: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
-        if line.strip():
+        if not line.strip():
+            continue
+        try:
             references.append(_reference(len(references), line, f"{file}:{number}", root, image_ids))
+        except UserError as error:
+            tell(error)
     if not references:
         raise UserError(f"{file} has no line; {FORM}")
     return Split("jsonl", split, root, references)
@@ -47,9 +54,9 @@ def _reference(index: int, line: bytes, where: str, root: Path, image_ids: dict[
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is no JSON ({error}); {FORM}") from None
-    if not isinstance(entry, dict) or not isinstance(entry.get("sentences"), list) or not entry["sentences"]:
-        raise UserError(f"{where} has no list of sentences; {FORM}")
+        raise UserError(f"{where} is no JSON ({reason(error)}); {FORM}") from None
+    if not isinstance(entry, dict):
+        raise UserError(f"{where} is no object; {FORM}")
     photo = checked_photo(entry.get("image"), where)
     mask = entry.get("mask")
     height, width = _photo_size(root / photo, where) if mask is not None else (None, None)
@@ -62,7 +69,7 @@ def _reference(index: int, line: bytes, where: str, root: Path, image_ids: dict[
         photo=photo,
         height=height,
         width=width,
-        sentences=tuple(checked_sentence(sentence, where) for sentence in entry["sentences"]),
+        sentences=checked_sentences(entry.get("sentences"), where),
         box=_box(entry.get("bbox"), mask, height, width, where),
         segmentation=mask,
     )
@@ -71,13 +78,11 @@ def _reference(index: int, line: bytes, where: str, root: Path, image_ids: dict[
 def _photo_size(path: Path, where: str) -> tuple[int, int]:
     """Height and width from the photo's header; nothing is decoded."""
     try:
-        with Image.open(path, formats=FORMATS) as photo:
-            width, height = photo.size
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{where}: the photo {path} cannot be read ({error}); correct the path or the file") from None
-    if width * height > MAX_PIXELS:
-        raise UserError(f"{where}: the photo {path} claims {width} x {height} pixels; shrink it")
-    return height, width
+        with opened(path) as photo:
+            return photo.height, photo.width
+    except (FileNotFoundError, ValueError) as error:
+        words = f"{where}: the photo {path} cannot be read ({reason(error)})"
+        raise UserError(f"{words}; correct the path or the file") from None
 
 
 def _box(bbox: Any, mask: Any, height: int | None, width: int | None, where: str) -> tuple | None:
@@ -86,9 +91,11 @@ def _box(bbox: Any, mask: Any, height: int | None, width: int | None, where: str
         return None
     try:
         if bbox is not None:
-            x, y, w, h = (float(value) for value in bbox)
+            x, y, w, h = checked_box(bbox)
             return (x, y, x + w, y + h)
         rows, columns = np.nonzero(rasterise(mask, height, width))
+        if not rows.size:
+            raise ValueError("the mask is empty")
         return (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where} has an empty or damaged mask or box ({error}); {FORM}") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{where} has an empty or damaged mask or box ({reason(error)}); {FORM}") from None

@@ -3,8 +3,12 @@
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco
+
+from dataset.photos import opened
+from utils.errors import reason, shown
+
+MAX_SHIFT = 30  # bits: a longer run than any photo has; without a bound one run of 1 MB would take hours
 
 
 def rasterise(segmentation: Any, height: int, width: int) -> np.ndarray:
@@ -27,17 +31,19 @@ def rasterise(segmentation: Any, height: int, width: int) -> np.ndarray:
 
 def _picture(path: str, height: int, width: int) -> np.ndarray:
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with opened(path, ["PNG"]) as image:
             if image.size != (width, height):
-                raise ValueError(f"{path} is {image.width} x {image.height}, the photo is {width} x {height}")
+                raise ValueError(f"it is {image.width} x {image.height}, the photo is {width} x {height}")
             return np.asarray(image.convert("L")) > 0
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read ({error})") from None
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"{path} cannot be used ({reason(error)})") from None
 
 
 def _polygon(points: Any) -> list[float]:
     if not isinstance(points, (list, tuple)) or len(points) < 6 or len(points) % 2:
         raise ValueError("a polygon needs at least three points x, y")
+    if not all(isinstance(point, (int, float)) for point in points):
+        raise ValueError("a polygon has a coordinate that is no number")
     coordinates = np.asarray(points, dtype=np.float64)
     if not np.isfinite(coordinates).all() or np.abs(coordinates).max() > 1e5:
         raise ValueError("a polygon has coordinates that are not finite or absurdly large")
@@ -47,8 +53,8 @@ def _polygon(points: Any) -> list[float]:
 def _checked_runs(runs: dict, height: int, width: int) -> dict:
     """Compressed run lengths of exactly this size."""
     size, counts = runs.get("size"), runs.get("counts")
-    if list(size or ()) != [height, width]:
-        raise ValueError(f"its run lengths are for size {size}, the photo is {[height, width]}")
+    if not isinstance(size, (list, tuple)) or list(size) != [height, width]:
+        raise ValueError(f"its run lengths are for size {shown(size)}, the photo is {[height, width]}")
     if isinstance(counts, list):
         if not all(isinstance(count, int) and count >= 0 for count in counts) or sum(counts) != height * width:
             raise ValueError("its run lengths do not add up to the size of the photo")
@@ -65,7 +71,7 @@ def _run_lengths(encoded: bytes) -> list[int]:
     value = shift = 0
     for byte in encoded:
         bits = byte - 48
-        if not 0 <= bits < 64:
+        if not 0 <= bits < 64 or shift > MAX_SHIFT:
             raise ValueError("its run lengths hold a character that COCO's format does not know")
         value |= (bits & 31) << shift
         shift += 5

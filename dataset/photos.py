@@ -1,5 +1,8 @@
 """Photos from disk, and the one image transform of the whole project."""
 
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
-from utils.errors import UserError
+from utils.errors import UserError, reason
 
 # ImageNet's statistics, although the encoders are CLIP's: kept, because published figures depend on it.
 MEAN = (0.485, 0.456, 0.406)
@@ -25,16 +28,36 @@ class ResizedPhoto(NamedTuple):
     width: int
 
 
+@contextmanager
+def opened(path: str | Path, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+    """The picture with its header read, for use in the block. FileNotFoundError where it is absent.
+
+    ValueError with the reason where it is no such picture, promises more than `MAX_PIXELS`, or fails in the block.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures, which are refused here
+            picture = Image.open(path, formats=formats)
+        with picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            yield picture
+    except FileNotFoundError:
+        raise FileNotFoundError("it is not there") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"it claims more than {MAX_PIXELS:,} pixels") from None
+    except Exception as error:  # a damaged picture can raise almost anything
+        raise ValueError(reason(error)) from None
+
+
 def read_photo(path: str | Path) -> Image.Image:
     """The photo as RGB, whatever its mode; UserError where it is absent, damaged or absurdly large."""
     try:
-        with Image.open(path, formats=FORMATS) as photo:
-            if photo.width * photo.height > MAX_PIXELS:
-                raise UserError(f"the photo {path} claims {photo.width} x {photo.height} pixels; replace or shrink it")
+        with opened(path) as photo:
             return photo.convert("RGB")
     except FileNotFoundError:
         raise UserError(f"the photo {path} is not there; complete the image folder (data/README.md)") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except ValueError as error:
         raise UserError(f"the photo {path} cannot be decoded ({error}); fetch it again") from None
 
 

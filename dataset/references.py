@@ -1,5 +1,6 @@
 """The nouns of the data: a ref, and a split of refs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from dataset.artifacts import item_name
 from utils.errors import UserError
 
-MAX_SENTENCE = 2000  # characters; a longer "sentence" is a damaged file
+Tell = Callable[[UserError], None]  # what to do about a ref that cannot be used
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +44,6 @@ class Split:
         return self.image_root / reference.photo
 
 
-def checked_sentence(sentence: Any, where: str) -> str:
-    """The sentence itself; UserError, naming the place `where`, when it is no usable text."""
-    if not isinstance(sentence, str) or not sentence.strip():
-        raise UserError(f"{where} has an empty sentence; remove it from the annotations")
-    if len(sentence) > MAX_SENTENCE:
-        raise UserError(f"{where} has a sentence of {len(sentence)} characters; shorten it to at most {MAX_SENTENCE}")
-    return sentence
-
-
-def checked_photo(path: Any, where: str) -> str:
-    """A relative path that stays below the image root; UserError otherwise."""
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise UserError(f"{where} names no photo; give a path below the image folder")
-    if Path(path).is_absolute() or ".." in Path(path).parts:
-        raise UserError(f"{where} names the photo '{path}' outside the image folder; give a path below it")
-    return path
+def strict(error: UserError) -> None:
+    """The first ref that cannot be used ends the reading."""
+    raise error

@@ -4,53 +4,69 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dataset.references import Reference, Split, checked_photo, checked_sentence
+from dataset.checks import (
+    checked_box,
+    checked_id,
+    checked_photo,
+    checked_sentences,
+    checked_size,
+    require_new,
+    require_unique,
+)
+from dataset.references import Reference, Split, Tell, strict
 from dataset.unpickle import read_pickle
-from utils.errors import UserError
+from utils.errors import UserError, reason, shown
 
 DOWNLOAD = "put ReferIt's annotations there (data/README.md shows the tree)"
 MIN_BOX_SHARE = 0.05  # kept: the published protocol evaluates only refs whose box covers more of the photo
 
 
-def read_referit(root: Path, splits: Sequence[str]) -> dict[str, Split]:
-    """The splits asked for. A training item is one annotation; of another split only the large ones are evaluated."""
-    return {split: _read_split(root, split) for split in splits}
+def read_referit(root: Path, splits: Sequence[str], tell: Tell = strict) -> dict[str, Split]:
+    """The splits asked for. A training item is one annotation; of another split only the large ones are evaluated.
+
+    tell: is handed the error of each image with an annotation that cannot be used; the rest of the image is left out.
+    """
+    return {split: _read_split(root, split, tell) for split in splits}
 
 
-def _read_split(root: Path, split: str) -> Split:
+def _read_split(root: Path, split: str, tell: Tell) -> Split:
     file = root / "annotations" / f"{split}.pickle"
     content = read_pickle(file, DOWNLOAD)
     if not isinstance(content, dict):
         raise UserError(f"{file} is no dictionary of images; {DOWNLOAD}")
     references: list[Reference] = []
+    seen: set[int] = set()  # a pickle of a few bytes can repeat an object without end
     for image_id, image in content.items():
-        where = f"{file}: image {image_id}"
+        where = f"{file}: image {shown(image_id)}"
         try:
             for annotation in image["annotations"]:
+                require_new(id(annotation), seen, "same annotation", where)
                 reference = _reference(len(references), image_id, annotation, where)
                 if split == "train" or _covers_enough(reference):
                     references.append(reference)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise UserError(f"{where} is damaged ({type(error).__name__}: {error}); {DOWNLOAD}") from None
+        except UserError as error:
+            tell(error)
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
+            tell(UserError(f"{where} is damaged ({type(error).__name__}: {reason(error)}); {DOWNLOAD}"))
     if not references:
         raise UserError(f"{file} has no annotation to use; {DOWNLOAD}")
+    require_unique((reference.ref_id for reference in references), "ref_id", str(file))
     return Split("referit", split, root / "images", references)
 
 
 def _reference(index: int, image_id: int | str, annotation: dict[str, Any], where: str) -> Reference:
     query = annotation["query"]
-    sentences = [query] if isinstance(query, str) else query
-    height, width = annotation["segmentation"][0]["size"]
-    x1, y1, x2, y2 = (float(value) for value in annotation["bbox"][0])
+    height, width = checked_size(*annotation["segmentation"][0]["size"], where)
+    image_id = checked_id(image_id, "image id", where)
     return Reference(
         index=index,
-        ref_id=annotation.get("ref_id", f"{image_id}_{index}"),
+        ref_id=checked_id(annotation.get("ref_id", f"{image_id}_{index}"), "ref_id", where),
         image_id=image_id,
         photo=checked_photo(f"{image_id}.jpg", where),
-        height=int(height),
-        width=int(width),
-        sentences=tuple(checked_sentence(sentence, where) for sentence in sentences),
-        box=(x1, y1, x2, y2),
+        height=height,
+        width=width,
+        sentences=checked_sentences([query] if isinstance(query, str) else query, where),
+        box=checked_box(annotation["bbox"][0]),
         segmentation=annotation["segmentation"],
     )
 

@@ -15,7 +15,7 @@ from dataset.image_cache import photo_reader
 from dataset.masks import rasterise
 from dataset.photos import to_input
 from dataset.references import Reference, Split
-from utils.errors import UserError
+from utils.errors import UserError, reason
 
 Sample = dict[str, Any]
 Extras = Callable[[Sample, Reference, int, np.random.Generator], Sample]
@@ -191,9 +191,9 @@ def ground_truth(split: Split, reference: Reference, size: tuple[int, int]) -> n
     """The annotated mask of a ref, bool (H, W); UserError that names the ref where the annotation is damaged."""
     try:
         return rasterise(reference.segmentation, *size)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         where = f"the mask of ref {reference.ref_id} ({split.photo_path(reference)})"
-        raise UserError(f"{where} is damaged: {error}; correct or remove it") from None
+        raise UserError(f"{where} is damaged: {reason(error)}; correct or remove it") from None
 
 
 def collate_photos(photos: list[EvalBatch]) -> EvalBatch:

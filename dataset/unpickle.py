@@ -4,18 +4,26 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from utils.errors import UserError
+from utils.errors import UserError, reason, shown
+from utils.memory import bounded_by
 
 
-def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """What `_codecs.encode` does in the pickles of Python 3's bytes, and nothing else of it."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"the encoding '{encoding}' is not used by annotations")
-    return text.encode("latin1")
+class _Latin1Bytes:
+    """What `_codecs.encode` does in the pickles of Python 3's bytes, and nothing else of it.
+
+    Without a dictionary of its own: a pickle can set attributes of whatever it is given, a function's defaults too.
+    """
+
+    __slots__ = ()
+
+    def __call__(self, text: str, encoding: str) -> bytes:
+        if encoding != "latin1":
+            raise pickle.UnpicklingError(f"the encoding {shown(encoding)} is not used by annotations")
+        return text.encode("latin1")
 
 
 _ALLOWED = {
-    ("_codecs", "encode"): _latin1_bytes,
+    ("_codecs", "encode"): _Latin1Bytes(),
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
     ("collections", "OrderedDict"): dict,
@@ -29,15 +37,15 @@ class _PlainUnpickler(pickle.Unpickler):
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it wants to import {module}.{name}") from None
+            raise pickle.UnpicklingError(f"it wants to import {shown(f'{module}.{name}')}") from None
 
 
 def read_pickle(path: Path, cure: str) -> Any:
     """The plain value in a pickle of Python 2 or 3; UserError where it is absent, damaged or more than data."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, bounded_by(path):
             return _PlainUnpickler(file, encoding="latin1").load()
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {cure}") from None
     except Exception as error:  # a damaged pickle can raise almost anything
-        raise UserError(f"{path} is refused: {error or type(error).__name__}; {cure}") from None
+        raise UserError(f"{path} is refused: {reason(error)}; {cure}") from None

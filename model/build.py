@@ -1,5 +1,6 @@
 """Networks from a description or from a checkpoint, which says itself what it is."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from model.checkpoint_names import our_name, stage_of
 from model.scorer import Scorer
 from model.stage1 import ResponseNetwork
 from model.stage2 import SegmentationNetwork
-from utils.checkpoint import load_checkpoint
-from utils.errors import UserError
+from utils.checkpoint import fill, load_checkpoint
+from utils.errors import UserError, shown
 
+MAX_HIDDEN_DIM = 4096  # half a gigabyte of weights; a checkpoint that says more is no network of this project
 TOY_BACKBONES, TOY_SCORER, SCORER = ("toy", "toy-RN"), "toy-ViT", "ViT-B/32"
 
 
@@ -28,6 +30,10 @@ class Architecture:
 
     def __post_init__(self) -> None:
         check_clip_name(self.backbone)
+        if self.hidden_dim not in range(1, MAX_HIDDEN_DIM + 1):
+            raise UserError(f"--hidden_dim {shown(self.hidden_dim)} is not a whole number from 1 to {MAX_HIDDEN_DIM}")
+        if not math.isfinite(self.prompt_weight):
+            raise UserError(f"--attn_multi {self.prompt_weight} is not a finite number")
 
 
 def build_network(stage: int, architecture: Architecture, pretrained: bool) -> nn.Module:
@@ -61,7 +67,7 @@ def load_network(
     """
     content = load_checkpoint(file, cure)
     state = content.get("model", content)
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(_is_parameter(*item) for item in state.items()):
         raise UserError(f"{file} holds no network; {cure}")
     state = {our_name(name.removeprefix("module.")): value for name, value in state.items()}
     found = stage_of(state, str(file))
@@ -69,8 +75,12 @@ def load_network(
         raise UserError(f"{file} is a checkpoint of stage {found}, stage {stage} was asked for; {cure}")
     architecture = _described(content.get("architecture"), file) or fallback or Architecture()
     network = build_network(found, architecture, pretrained=False)
-    _fill(network, state, file, architecture)
+    fill(network, state, file, f"is it a checkpoint with --backbone {architecture.backbone}?")
     return network.eval(), architecture
+
+
+def _is_parameter(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and isinstance(value, torch.Tensor)
 
 
 def _described(description: Any, file: str | Path) -> Architecture | None:
@@ -78,22 +88,7 @@ def _described(description: Any, file: str | Path) -> Architecture | None:
         return None
     try:
         return Architecture(**description)
-    except TypeError:
+    except UserError as error:
+        raise UserError(f"{file} describes a network that cannot be: {error}") from None
+    except (TypeError, AttributeError):
         raise UserError(f"{file} describes its network in a way this version does not know; train it again") from None
-
-
-def _fill(network: nn.Module, state: dict[str, torch.Tensor], file: str | Path, architecture: Architecture) -> None:
-    own = network.state_dict()
-    for name in sorted(own.keys() | state.keys()):
-        problem = (
-            f"lacks {name}"
-            if name not in state
-            else f"has {name}, which this network has not"
-            if name not in own
-            else f"has {name} of shape {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-            if own[name].shape != state[name].shape
-            else None
-        )
-        if problem:
-            raise UserError(f"{file} {problem}; is it a checkpoint with --backbone {architecture.backbone}?")
-    network.load_state_dict(state)

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import nn
 
 from clip import tokenize
+from dataset.checks import checked_sentence
 from dataset.photos import read_photo, to_input
-from dataset.references import checked_sentence
 from model.build import load_network
 from utils.maps import at_photo_size
 

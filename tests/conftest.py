@@ -1,11 +1,22 @@
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from clip import build_clip
+from dataset.toy import make_photos, write_refcocog, write_referit
 from model.scorer import Scorer
 from model.stage1 import ResponseNetwork
 from model.stage2 import SegmentationNetwork
 from tests.golden import golden_clip, load_golden
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--size", "64", "--num_workers", "0"]
+os.environ["OMP_NUM_THREADS"] = "1"  # so small a network is faster so, also in the processes started here
 
 
 def pytest_collection_modifyitems(items):
@@ -42,3 +53,58 @@ def toy_stage1():
     """A small response network with random weights."""
     torch.manual_seed(0)
     return ResponseNetwork(build_clip("toy", pretrained=False), hidden_dim=32).eval()
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """A data folder with a small toy world in RefCOCOg's layout and in ReferIt's."""
+    root = tmp_path_factory.mktemp("world")
+    write_refcocog(root, make_photos(7, {"train": 4, "val": 2, "test": 3}))
+    write_referit(root / "referit", make_photos(7, {"train": 4, "val": 0, "test": 2}))
+    return root
+
+
+def data_words(world):
+    return ["--dataset", "refcocog", "--splitBy", "umd", "--refer_data_root", str(world), *SMALL]
+
+
+def run(script, *words, monkeypatch, capsys):
+    """Run a script in this process; its exit status and what it printed."""
+    monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+    monkeypatch.chdir(ROOT)
+    try:
+        runpy.run_path(script, run_name="__main__")
+        status = 0
+    except SystemExit as end:
+        status = end.code or 0
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    return lambda *words: run(*words, monkeypatch=monkeypatch, capsys=capsys)
+
+
+def train_words(world, output, *more):
+    return [
+        *data_words(world),
+        "--test_split",
+        "val",
+        "--backbone",
+        "toy",
+        "--hidden_dim",
+        "32",
+        "--batch_size",
+        "4",
+    ] + [*["--epoch", "2", "--output", str(output), *more]]
+
+
+@pytest.fixture(scope="session")
+def trained(world, tmp_path_factory):
+    """A stage-1 training in a process of its own."""
+    output = tmp_path_factory.mktemp("stage1")
+    words = [sys.executable, "train_stage1.py", *train_words(world, output, "--board_folder", str(output / "board"))]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return output, done.stdout

@@ -14,14 +14,12 @@ from utils.errors import UserError
 CURE = "train it"
 
 
-def published_file(folder, stage, change=None):
+def published_file(folder, stage):
     """A checkpoint with the published names and shapes. The tensors are one number each on disk."""
     state = {
         name: torch.zeros((), dtype=getattr(torch, dtype)).expand(shape)
         for name, (dtype, shape) in published_names(stage).items()
     }
-    if change:
-        change(state)
     file = folder / f"stage{stage}.pth"
     torch.save({"model": state, "optimizer": {"state": {}}, "lr_scheduler": {}, "epoch": 14}, file)
     return file
@@ -37,23 +35,6 @@ def test_published_checkpoints_load_with_nothing_missing_and_nothing_left_over(t
     assert not network.training
 
 
-CHANGES = {
-    "lacks": (lambda state: state.pop("vis_project.bias"), r"lacks visual_projection\.bias"),
-    "has too much": (lambda state: state.update(more=torch.zeros(1)), "has more, which this network has not"),
-    "another shape": (
-        lambda state: state.update({"lan_project.bias": torch.zeros(512)}),
-        r"has sentence_projection\.bias of shape \(512,\) instead of \(1024,\)",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", CHANGES)
-def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, case):
-    change, words = CHANGES[case]
-    with pytest.raises(UserError, match=words):
-        load_network(published_file(tmp_path, 1, change), CURE)
-
-
 def test_the_other_stage_is_refused(tmp_path):
     with pytest.raises(UserError, match="is a checkpoint of stage 2, stage 1 was asked for"):
         load_network(published_file(tmp_path, 2), CURE, stage=1)
@@ -66,44 +47,6 @@ def test_ours_says_what_it_was_built_from(tmp_path, toy_stage1):
     assert found == Architecture("toy-RN", hidden_dim=32, prompt_weight=0.2)
     state = toy_stage1.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
-
-
-class Hostile:
-    def __reduce__(self):
-        return (open, ("RAN", "w"))
-
-
-def bad_files(folder):
-    whole = folder / "whole.pth"
-    torch.save({"model": {"x": torch.zeros(1000)}}, whole)
-    contents = {
-        "cut.pth": whole.read_bytes()[:2000],
-        "empty.pth": b"",
-        "text.pth": b"hello",
-        "hostile.pth": pickle.dumps({"model": Hostile()}),
-        "zipped_hostile.pth": _zipped(folder, {"model": Hostile()}),
-        "list.pth": _zipped(folder, [1, 2]),
-        "no_tensors.pth": _zipped(folder, {"model": {"x": 1}}),
-        "foreign.pth": whole.read_bytes(),
-        "strange.pth": _zipped(folder, {"model": {"prompt.x": torch.zeros(1)}, "architecture": {"depth": 3}}),
-    }
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
-    return contents.keys()
-
-
-def _zipped(folder, content):
-    torch.save(content, folder / "t.pth")
-    return (folder / "t.pth").read_bytes()
-
-
-def test_bad_checkpoints_are_refused_and_run_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in [*bad_files(tmp_path), "absent.pth"]:
-        with pytest.raises(UserError, match=name) as refusal:
-            load_network(tmp_path / name, CURE)
-        assert "\n" not in str(refusal.value)
-    assert not (tmp_path / "RAN").exists()
 
 
 def test_a_save_that_fails_leaves_what_was_there(tmp_path):

@@ -1,9 +1,6 @@
 """The scripts as a user runs them, on a small toy world: commands that follow each other, and every kind of mistake."""
 
 import json
-import os
-import runpy
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +13,7 @@ import torch
 from PIL import Image
 
 from dataset.artifacts import read_map
-from dataset.toy import make_photos, write_refcocog, write_referit
-
-os.environ["OMP_NUM_THREADS"] = "1"  # so small a network is faster so, also in the processes started here
-ROOT = Path(__file__).parent.parent
-SMALL = ["--size", "64", "--num_workers", "0"]
+from tests.conftest import ROOT, SMALL, data_words, train_words
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,53 +22,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory):
-    """A data folder with a small toy world in RefCOCOg's layout and in ReferIt's."""
-    root = tmp_path_factory.mktemp("world")
-    write_refcocog(root, make_photos(7, {"train": 4, "val": 2, "test": 3}))
-    write_referit(root / "referit", make_photos(7, {"train": 4, "val": 0, "test": 2}))
-    return root
-
-
-def data(world):
-    return ["--dataset", "refcocog", "--splitBy", "umd", "--refer_data_root", str(world), *SMALL]
-
-
-def run(script, *words, monkeypatch, capsys):
-    """Run a script in this process; its exit status and what it printed."""
-    monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
-    monkeypatch.chdir(ROOT)
-    try:
-        runpy.run_path(script, run_name="__main__")
-        status = 0
-    except SystemExit as end:
-        status = end.code or 0
-    printed = capsys.readouterr()
-    return status, printed.out, printed.err
-
-
-@pytest.fixture
-def script(monkeypatch, capsys):
-    return lambda *words: run(*words, monkeypatch=monkeypatch, capsys=capsys)
-
-
-def train_words(world, output, *more):
-    return [*data(world), "--test_split", "val", "--backbone", "toy", "--hidden_dim", "32", "--batch_size", "4"] + [
-        *["--epoch", "2", "--output", str(output), *more]
-    ]
-
-
-@pytest.fixture(scope="session")
-def trained(world, tmp_path_factory):
-    """A stage-1 training in a process of its own."""
-    output = tmp_path_factory.mktemp("stage1")
-    words = [sys.executable, "train_stage1.py", *train_words(world, output, "--board_folder", str(output / "board"))]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return output, done.stdout
 
 
 def weights(file):
@@ -128,7 +74,7 @@ def test_resuming_with_other_settings_is_refused_with_the_differences(trained, w
 
 def test_validation_prints_and_writes_the_same_figures(trained, world, tmp_path, script):
     words = ["--output", trained[0], "--resume", "--pretrain", "ckpt.pth", "--eval", "--json", tmp_path / "f.json"]
-    status, printed, _ = script("validate.py", *data(world), "--test_split", "val,test", *words)
+    status, printed, _ = script("validate.py", *data_words(world), "--test_split", "val,test", *words)
     assert status == 0
     figures = json.loads((tmp_path / "f.json").read_text())
     assert list(figures) == ["val", "test"]
@@ -141,7 +87,7 @@ def test_validation_prints_and_writes_the_same_figures(trained, world, tmp_path,
 
 def test_export_writes_a_map_for_each_ref_and_their_names(trained, world, tmp_path, script):
     words = ["--output", trained[0], "--prms", "--cam_save_dir", tmp_path / "cam", "--name_save_dir", tmp_path]
-    status, printed, _ = script("validate.py", *data(world), "--test_split", "train", *words, "--save_cam")
+    status, printed, _ = script("validate.py", *data_words(world), "--test_split", "train", *words, "--save_cam")
     assert status == 0
     assert "train" in printed
     names = json.loads((tmp_path / "refcocog_train_names.json").read_text())
@@ -164,7 +110,7 @@ def test_export_writes_a_map_for_each_ref_and_their_names(trained, world, tmp_pa
 def test_stage2_trains_on_masks_and_is_recognised(trained, world, tmp_path, script):
     masks = tmp_path / "masks"
     words = ["--output", trained[0], "--cam_save_dir", tmp_path / "cam", "--name_save_dir", tmp_path]
-    assert script("validate.py", *data(world), "--test_split", "train", *words)[0] == 0
+    assert script("validate.py", *data_words(world), "--test_split", "train", *words)[0] == 0
     masks.mkdir()
     for file in (tmp_path / "cam").iterdir():
         response = np.load(file)
@@ -174,13 +120,16 @@ def test_stage2_trains_on_masks_and_is_recognised(trained, world, tmp_path, scri
     assert status == 0, errors
     log = json.loads((tmp_path / "stage2" / "log.jsonl").read_text().splitlines()[-1])
     assert {"segmentation1", "segmentation4", "consistency", "val/mIoU"} <= set(log)
-    status, printed, _ = script("validate.py", *data(world), "--test_split", "test", "--output", tmp_path / "stage2")
+    status, printed, _ = script(
+        "validate.py", *data_words(world), "--test_split", "test", "--output", tmp_path / "stage2"
+    )
     assert status == 0
-    status, _, errors = script("validate.py", *data(world), "--output", tmp_path / "stage2", "--prms")
+    status, _, errors = script("validate.py", *data_words(world), "--output", tmp_path / "stage2", "--prms")
     assert (status, "this checkpoint is of stage 2" in errors) == (2, True)
-    status, _, errors = script("validate.py", *data(world), "--output", tmp_path / "stage2", "--cam_format", "native")
+    native = [*data_words(world), "--output", tmp_path / "stage2", "--cam_format", "native"]
+    status, _, errors = script("validate.py", *native)
     assert (status, "keeps stage 1's scores, this checkpoint is of stage 2" in errors) == (2, True)
-    status, printed, _ = script("validate.py", *data(world), "--test_split", "train", "--pseudo_path", masks)
+    status, printed, _ = script("validate.py", *data_words(world), "--test_split", "train", "--pseudo_path", masks)
     assert (status, "train" in printed) == (0, True)
     next(masks.iterdir()).unlink()
     status, _, errors = script("train_stage2.py", *training)
@@ -221,117 +170,6 @@ def test_the_demo_paints_and_masks(trained, world, tmp_path, script):
         assert (coco.decode(runs) == (np.asarray(mask) > 0)).all()
 
 
-def broken_photo(folder):
-    (folder / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 half")
-    return folder / "cut.jpg"
-
-
-def with_broken_world(world, folder):
-    """A copy of the world in which one photo is cut off and one is gone."""
-    root = folder / "broken"
-    shutil.copytree(world, root)
-    photos = sorted((root / "train2014").iterdir())
-    photos[0].write_bytes(photos[0].read_bytes()[:3000])
-    photos[-1].unlink()
-    return root
-
-
-MISTAKES = {
-    "size 0": (["train_stage1.py", "--size", "0"], "argument --size: '0' is not a whole number above 0"),
-    "an unknown flag": (["train_stage1.py", "--bath_size", "3"], "unrecognized arguments: --bath_size 3"),
-    "an abbreviated flag": (["train_stage1.py", "--batch", "3"], "unrecognized arguments"),
-    "an unknown data set": (["validate.py", "--dataset", "coco"], "invalid choice: 'coco'"),
-    "no data": (["validate.py", "--refer_data_root", "/nowhere"], "the data folder /nowhere is not there"),
-    "no annotations": (["validate.py", "--refer_data_root", "{tmp}"], "refs(unc).p is not there; put the refer"),
-    "an unknown split": (["validate.py", "{data}", "--test_split", "testC"], "has no split 'testC'; it has"),
-    "no split": (["validate.py", "--test_split", ","], "names nothing"),
-    "no checkpoint": (["validate.py", "{data}", "--output", "{tmp}"], "ckpt.pth is not there; train it"),
-    "an unknown backbone": (
-        ["train_stage1.py", "{data}", "--backbone", "RN49", "--batch_size", "4"],
-        "no CLIP named 'RN49'",
-    ),
-    "another backbone": (
-        ["validate.py", "{data}", "--output", "{trained}", "--backbone", "clip-RN101"],
-        "was trained with --backbone toy, not clip-RN101",
-    ),
-    "a batch that is too large": (["train_stage1.py", "{data}", "--backbone", "toy", "--batch_size", "999"], "lower"),
-    "nothing to resume": (
-        ["train_stage1.py", "{data}", "--backbone", "toy", "--batch_size", "4", "--resume", "--output", "{tmp}"],
-        "ckpt_last.pth is not there; train without --resume first",
-    ),
-    "a query of two tokens": (["validate.py", "--max_query_len", "2"], "not a whole number from 3 to 77"),
-    "no pseudo masks": (["train_stage2.py", "{data}", "--pseudo_path", "{tmp}"], "have no pseudo mask in"),
-    "a demo without checkpoint": (
-        ["demo.py", "--img", "{photo}", "--text", "x", "--pretrain", "{tmp}/none.pth"],
-        "none.pth is not there; train it, or put a published one there (weights/README.md)",
-    ),
-    "a demo without photo": (
-        ["demo.py", "--img", "/none.jpg", "--text", "x", "--pretrain", "{trained}/ckpt.pth"],
-        "the photo /none.jpg is not there",
-    ),
-    "a demo with an empty sentence": (
-        ["demo.py", "--img", "{photo}", "--text", " ", "--pretrain", "{trained}/ckpt.pth"],
-        "empty sentence",
-    ),
-    "a demo with half a photo": (
-        ["demo.py", "--img", "{cut}", "--text", "x", "--pretrain", "{trained}/ckpt.pth"],
-        "cut.jpg cannot be decoded",
-    ),
-    "a demo in an empty folder": (
-        ["demo.py", "--img", "{tmp}", "--text", "x", "--pretrain", "{trained}/ckpt.pth"],
-        "holds no photo",
-    ),
-    "an unknown device": (
-        ["demo.py", "--img", "{photo}", "--text", "x", "--device", "tpu9"],
-        "the device tpu9 cannot be used",
-    ),
-    "a broken photo in training": (
-        ["train_stage1.py", "{broken}", "--backbone", "toy", "--batch_size", "4", "--output", "{tmp}/out"],
-        "train2014/COCO_train2014_",
-    ),
-    "an absent photo in evaluation": (
-        ["validate.py", "{broken}", "--test_split", "test", "--output", "{trained}", "--json", "{tmp}/out.json"],
-        "is not there; complete the image folder",
-    ),
-    "scores of pseudo masks": (
-        ["validate.py", "{data}", "--pseudo_path", "{tmp}", "--cam_format", "native"],
-        "--cam_format native keeps stage 1's scores, --pseudo_path has none; leave one of them out",
-    ),
-    "an output that is a file": (
-        ["train_stage1.py", "{data}", "--backbone", "toy", "--batch_size", "4", "--output", "{photo}"],
-        "cannot write to",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", MISTAKES)
-def test_mistakes_get_one_line_and_status_2(trained, world, tmp_path, script, case):
-    words, expected = MISTAKES[case]
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    values = {
-        "{data}": data(world),
-        "{broken}": data(with_broken_world(world, tmp_path)) if "{broken}" in words else [],
-    }
-    names = {"tmp": empty, "trained": trained[0], "photo": next((world / "train2014").iterdir()), "cut": None}
-    if "{cut}" in words:
-        names["cut"] = broken_photo(tmp_path)
-    filled = [w for word in words for w in (values[word] if word in values else [word.format(**names)])]
-    status, _, errors = script(*filled)
-    assert status == 2
-    assert expected in errors
-    assert errors.count("\n") == 1, errors
-    assert not [file for file in empty.rglob("*") if file.is_file() and file.name != ".lock"]
-
-
-def test_a_broken_photo_in_a_worker_is_told_in_one_line_too(world, tmp_path, script):
-    words = train_words(with_broken_world(world, tmp_path), tmp_path / "out", "--num_workers", "1")
-    status, _, errors = script("train_stage1.py", *words)
-    assert status == 2
-    assert errors.startswith("train_stage1.py: the photo ")
-    assert errors.count("\n") == 1
-
-
 def test_two_runs_on_one_output(trained, world, script):
     from utils.files import owned_by_this_run
 
@@ -363,7 +201,7 @@ def test_two_processes_evaluate_and_export_as_one(trained, world, tmp_path):
     """Three photos: one process has two of them."""
 
     def validate(launcher, name):
-        words = [*data(world), "--test_split", "test", "--output", str(trained[0]), "--prms"]
+        words = [*data_words(world), "--test_split", "test", "--output", str(trained[0]), "--prms"]
         words += ["--cam_save_dir", str(tmp_path / name), "--json", str(tmp_path / f"{name}.json")]
         subprocess.run([*launcher, "validate.py", *words], cwd=ROOT, check=True, capture_output=True, timeout=120)
         return {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()}

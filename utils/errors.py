@@ -4,9 +4,11 @@ Whoever finds that something from outside is wrong raises `UserError` with a sen
 cure. A script wraps its `main` in `run_script`, which prints that sentence and leaves with status 2.
 """
 
+import reprlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 class UserError(Exception):
@@ -21,9 +23,26 @@ class InterruptionError(Exception):
         self.status = 128 + signum
 
 
+class WriteError(UserError):
+    """A file could not be written: what follows cannot be written either, so nobody should go on after it."""
+
+
 def one_line(error: BaseException) -> str:
     """The sentence of an error, also when a data loader's worker has wrapped its traceback around it."""
     return str(error).rsplit(f"{UserError.__name__}: ", 1)[-1].strip().replace("\n", " ")
+
+
+def reason(error: BaseException) -> str:
+    """Why a library refused something, for a message: its first words, or the error's name where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def shown(value: Any) -> str:
+    """A value out of a file, for a message: short whatever its size, and without line breaks or control characters."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # a number of thousands of digits
+        return f"a {type(value).__name__}"
 
 
 def run_script(main: Callable[[], None]) -> None:

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from utils.errors import UserError
+from utils.errors import UserError, WriteError, reason
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` for writing bytes; it takes that name when the block ends without an error.
 
-    Creates the folder. Raises UserError where the operating system refuses (disk full, read-only folder, ...); what
+    Creates the folder. Raises WriteError where the operating system refuses (disk full, read-only folder, ...); what
     was under `path` before is then still there.
     """
     path = Path(path)
@@ -28,7 +28,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; check folder and free space") from error
+        raise WriteError(f"cannot write {path}: {error.strerror or error}; check folder and free space") from error
     finally:
         if temporary.exists():
             temporary.unlink()
@@ -69,5 +69,5 @@ def read_json(path: str | Path, cure: str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {cure}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); {cure}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({reason(error)}); {cure}") from None
