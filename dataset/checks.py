@@ -50,7 +50,7 @@ def checked_id(value: Any, what: str, where: str) -> int | str:
         return int(value)
     if not isinstance(value, str) or not 0 < len(value) <= MAX_ID or not value.isprintable() or set(value) & set("/\\"):
         raise UserError(
-            f"{where} has no usable {what} ({shown(value)}); write a number, or a short name without / and \\"
+            f"{where} has no usable {what} ({shown(value)}); write a number, or a short name without / or \\"
         )
     return value
 

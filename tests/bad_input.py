@@ -50,6 +50,7 @@ WRITE = "write it with validate.py --prms --cam_save_dir ... --name_save_dir ...
 MAKE_MASKS = "make it with IRNet/run_sample_refer.py --make_ins_seg_pass True"
 NAMED, PATH = "write a number, or a short name without / or \\", "correct the path or the file"
 BOX = "train.jsonl:2 has an empty or damaged mask or box"
+HELP = "--help lists the flags"
 CHECKPOINT, TOY = "the checkpoint ckpt.pth", "is it a checkpoint with --backbone toy-RN?"
 
 Trial = Callable[[Path], object]  # plants a bad input in a folder, which is the working folder, and reads it
@@ -332,41 +333,145 @@ def irnet(content: bytes | None) -> Trial:
 
 
 COMMANDS = [
-    Mistake("size 0", "", "train_stage1.py --size 0"),
-    Mistake("an unknown flag", "", "train_stage1.py --bath_size 3"),
-    Mistake("an abbreviated flag", "", "train_stage1.py --batch 3"),
-    Mistake("an unknown data set", "", "validate.py --dataset coco"),
-    Mistake("no data", "", "validate.py --refer_data_root /nowhere"),
-    Mistake("no annotations", "", "validate.py --refer_data_root {empty}"),
-    Mistake("an unknown split", "", "validate.py {data} --test_split testC"),
-    Mistake("no split", "", "validate.py --test_split ,"),
-    Mistake("nothing to evaluate", "", "validate.py --test_split none"),
-    Mistake("no checkpoint", "", "validate.py {data} --output {empty}"),
-    Mistake("an unknown backbone", "", "train_stage1.py {data} --backbone RN49 --batch_size 4"),
-    Mistake("another backbone", "", "validate.py {data} --output {trained} --backbone clip-RN101"),
-    Mistake("too many channels", "", "train_stage1.py {data} --backbone toy --batch_size 4 --hidden_dim 100000"),
-    Mistake("a batch that is too large", "", "train_stage1.py {data} --backbone toy --batch_size 999"),
-    Mistake("nothing to resume", "", "train_stage1.py {data} --backbone toy --batch_size 4 --resume --output {empty}"),
-    Mistake("a query of two tokens", "", "validate.py --max_query_len 2"),
-    Mistake("no pseudo masks", "", "train_stage2.py {data} --pseudo_path {empty}"),
-    Mistake("a demo without checkpoint", "", "demo.py --img {photo} --text x --pretrain {empty}/none.pth"),
-    Mistake("a demo without photo", "", "demo.py --img /none.jpg --text x --pretrain {trained}/ckpt.pth"),
-    Mistake("a demo with an empty sentence", "", "demo.py --img {photo} --text '' --pretrain {trained}/ckpt.pth"),
-    Mistake("a demo with half a photo", "", "demo.py --img {cut} --text x --pretrain {trained}/ckpt.pth"),
-    Mistake("a demo of 100,000 x 100,000 pixels", "", "demo.py --img {huge} --text x --pretrain {trained}/ckpt.pth"),
-    Mistake("a demo in an empty folder", "", "demo.py --img {empty} --text x --pretrain {trained}/ckpt.pth"),
-    Mistake("an unknown device", "", "demo.py --img {photo} --text x --device tpu9"),
+    Mistake(
+        "size 0",
+        f"train_stage1.py: argument --size: '0' is not a whole number above 0; {HELP}",
+        "train_stage1.py --size 0",
+    ),
+    Mistake(
+        "an unknown flag",
+        f"train_stage1.py: unrecognized arguments: --bath_size 3; {HELP}",
+        "train_stage1.py --bath_size 3",
+    ),
+    Mistake(
+        "an abbreviated flag",
+        f"train_stage1.py: unrecognized arguments: --batch 3; {HELP}",
+        "train_stage1.py --batch 3",
+    ),
+    Mistake(
+        "an unknown data set",
+        f"validate.py: argument --dataset: invalid choice: 'coco' (choose from …); {HELP}",
+        "validate.py --dataset coco",
+    ),
+    Mistake(
+        "no data",
+        "validate.py: the data folder /nowhere is not there; see data/README.md, or run: bash scripts/quickstart.sh",
+        "validate.py --refer_data_root /nowhere",
+    ),
+    Mistake(
+        "a data folder without annotations",
+        "validate.py: …/refs(unc).p is not there; put the refer annotations there (data/README.md shows the tree)",
+        "validate.py --refer_data_root {empty}",
+    ),
+    Mistake(
+        "an unknown split",
+        "validate.py: …/refs(umd).p has no split 'testC'; it has test, train, val",
+        "validate.py {data} --test_split testC",
+    ),
+    Mistake(
+        "no split",
+        f"validate.py: argument --test_split: ',' names nothing; write for example val,testA; {HELP}",
+        "validate.py --test_split ,",
+    ),
+    Mistake(
+        "nothing to evaluate",
+        "validate.py: --test_split none leaves nothing to evaluate; name a split",
+        "validate.py --test_split none",
+    ),
+    Mistake(
+        "no checkpoint",
+        "validate.py: the checkpoint …/ckpt.pth is not there; train it, or put a published one there "
+        "(weights/README.md)",
+        "validate.py {data} --output {empty}",
+    ),
+    Mistake(
+        "an unknown backbone",
+        "train_stage1.py: there is no CLIP named 'RN49'; known are …",
+        "train_stage1.py {data} --backbone RN49 --batch_size 4",
+    ),
+    Mistake(
+        "another backbone",
+        "validate.py: …/ckpt.pth was trained with --backbone toy, not clip-RN101; leave it out",
+        "validate.py {data} --output {trained} --backbone clip-RN101",
+    ),
+    Mistake(
+        "too many channels",
+        "train_stage1.py: --hidden_dim 100000 is not a whole number from 1 to 4096",
+        "train_stage1.py {data} --backbone toy --batch_size 4 --hidden_dim 100000",
+    ),
+    Mistake(
+        "a batch that is too large",
+        "train_stage1.py: the training split has … refs, fewer than a batch (999); lower --batch_size",
+        "train_stage1.py {data} --backbone toy --batch_size 999",
+    ),
+    Mistake(
+        "nothing to resume",
+        "train_stage1.py: the checkpoint …/ckpt_last.pth is not there; train without --resume first",
+        "train_stage1.py {data} --backbone toy --batch_size 4 --resume --output {empty}",
+    ),
+    Mistake(
+        "a query of two tokens",
+        f"validate.py: argument --max_query_len: '2' is not a whole number from 3 to 77; {HELP}",
+        "validate.py --max_query_len 2",
+    ),
+    Mistake(
+        "no pseudo masks",
+        "train_stage2.py: … of … refs have no pseudo mask in … (…); make them with "
+        "scripts/make_pseudo_masks.sh, or train without these refs: --skip_missing",
+        "train_stage2.py {data} --pseudo_path {empty}",
+    ),
+    Mistake(
+        "a demo without checkpoint",
+        "demo.py: the checkpoint …/none.pth is not there; train it, or put a published one there (weights/README.md)",
+        "demo.py --img {photo} --text x --pretrain {empty}/none.pth",
+    ),
+    Mistake(
+        "a demo without photo",
+        "demo.py: the photo /none.jpg is not there; complete the image folder (data/README.md)",
+        "demo.py --img /none.jpg --text x --pretrain {trained}/ckpt.pth",
+    ),
+    Mistake(
+        "a demo with an empty sentence",
+        "demo.py: the list of sentences has an empty sentence; remove it from the annotations",
+        "demo.py --img {photo} --text '' --pretrain {trained}/ckpt.pth",
+    ),
+    Mistake(
+        "a demo with half a photo",
+        "demo.py: the photo …/cut.jpg cannot be decoded (image file is truncated …); fetch it again",
+        "demo.py --img {cut} --text x --pretrain {trained}/ckpt.pth",
+    ),
+    Mistake(
+        "a demo of 100,000 x 100,000 pixels",
+        "demo.py: the photo …/huge.png cannot be decoded (it claims more than 100,000,000 pixels); fetch it again",
+        "demo.py --img {huge} --text x --pretrain {trained}/ckpt.pth",
+    ),
+    Mistake(
+        "a demo in an empty folder",
+        "demo.py: the folder …/empty holds no photo (.jpg, .jpeg, .png, .bmp, .webp, .tif, .tiff); name another --img",
+        "demo.py --img {empty} --text x --pretrain {trained}/ckpt.pth",
+    ),
+    Mistake(
+        "an unknown device",
+        "demo.py: the device tpu9 cannot be used (…); try --device cpu",
+        "demo.py --img {photo} --text x --device tpu9",
+    ),
     Mistake(
         "half a photo in training",
-        "",
+        "train_stage1.py: the photo …COCO_train2014_000000000001.jpg cannot be decoded (image file is "
+        "truncated …); fetch it again",
         "train_stage1.py {broken} --backbone toy --batch_size 4 --output {empty}/out",
     ),
     Mistake(
         "an absent photo in evaluation",
-        "",
+        "validate.py: the photo …COCO_train2014_000000000008.jpg is not there; complete the image "
+        "folder (data/README.md)",
         "validate.py {broken} --test_split test --output {trained} --json {empty}/out.json",
     ),
-    Mistake("an output that is a file", "", "train_stage1.py {data} --backbone toy --batch_size 4 --output {photo}"),
+    Mistake(
+        "an output that is a file",
+        "train_stage1.py: cannot write to ……: File exists; choose another --output",
+        "train_stage1.py {data} --backbone toy --batch_size 4 --output {photo}",
+    ),
 ]
 
 REFS = [
@@ -588,7 +693,7 @@ REFERIT = [
     ),
     Case(
         "an image id of 1 MB",
-        f"annotations/test.pickle: image '111111111111...1111111111111' has no usable image id ('111111111111...1111111111111'); {NAMED}",
+        f"annotations/test.pickle: image … has no usable image id ('111111111111...1111111111111'); {NAMED}",
         referit_image("1" * 10**6),
     ),
     Case(

@@ -87,17 +87,9 @@ def script(monkeypatch, capsys):
 
 
 def train_words(world, output, *more):
-    return [
-        *data_words(world),
-        "--test_split",
-        "val",
-        "--backbone",
-        "toy",
-        "--hidden_dim",
-        "32",
-        "--batch_size",
-        "4",
-    ] + [*["--epoch", "2", "--output", str(output), *more]]
+    network = ["--backbone", "toy", "--hidden_dim", "32"]
+    schedule = ["--test_split", "val", "--batch_size", "4", "--epoch", "2"]
+    return [*data_words(world), *network, *schedule, "--output", str(output), *more]
 
 
 @pytest.fixture(scope="session")
