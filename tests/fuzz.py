@@ -3,7 +3,7 @@
     python -m tests.fuzz --inputs 1000000
     python -m tests.fuzz --inputs 20000 --only jsonl --seed 3
 
-Valid files are mutated, half of them in their bytes, half in the values that they spell; the readers get them in a folder
+Valid files are mutated, half of them in their bytes, half in the values that they spell; readers get them in a folder
 in memory. Any error but UserError ends the run with the input that hypothesis shrank it to.
 """
 
@@ -15,6 +15,7 @@ import pickle
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +27,13 @@ from PIL import Image
 from dataset.loading import load_splits
 from dataset.samples import ground_truth
 from model.build import load_network
-from tests.bad_input import ANNOTATION, CURE, GLOBAL, PHOTO, fixture
+from tests.bad_input import ANNOTATION, ARCHITECTURE, CURE, PHOTO, fixture
 from utils.errors import UserError
 from utils.options import Parser, non_negative_int, positive_int
 
 ROUND = 2000  # inputs that hypothesis plans at once: it keeps all of a round in memory
 SQUARE = [[0, 0, 4, 0, 4, 3, 0, 3]]
+TEXT = st.sampled_from("a0 é/\\.:\0\n\ud800😀")  # all of Unicode takes hypothesis seconds to prepare
 
 ODD = st.one_of(
     st.none(),
@@ -39,13 +41,16 @@ ODD = st.one_of(
     st.integers(),
     st.sampled_from([2**31, 2**63, -(2**70), 10**400, 1e308, "../a", "/a", "a\0", "\ud800", "a" * 3000, [[[]]], {}]),
     st.floats(),
-    st.text(max_size=8),
+    st.text(TEXT, max_size=8),
     st.lists(st.integers(-9, 99), max_size=9),
-    st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
+    st.dictionaries(st.text(TEXT, max_size=4), st.integers(), max_size=2),
 )
 EDIT = st.tuples(st.sampled_from(["replace", "insert", "delete", "cut"]), st.floats(0, 1), st.binary(max_size=6))
 EDITS = st.lists(EDIT, min_size=1, max_size=4)
 CHANGES = st.lists(st.tuples(st.lists(st.integers(0, 30), max_size=6), ODD), min_size=1, max_size=3)
+
+
+MUTATION = st.one_of(st.tuples(EDITS, st.none()), st.tuples(st.none(), CHANGES))
 
 
 class Target(NamedTuple):
@@ -55,7 +60,6 @@ class Target(NamedTuple):
     value: Any
     spell: Callable[[Any], bytes]
     read: Callable[[], object]
-    share: int = 10  # of the inputs, in thirds of a tenth
 
 
 def edited(content: bytes, edits: list[tuple[str, float, bytes]]) -> bytes:
@@ -115,21 +119,77 @@ def small_instances() -> dict:
 
 
 def targets() -> dict[str, Target]:
-    lines = [PHOTO, PHOTO | {"mask": SQUARE, "bbox": [0, 0, 4, 3]}, PHOTO | {"mask": {"size": [6, 8], "counts": [9, 39]}}]
-    refs = pickle.loads(fixture("refs(umd).p"))[:3]
+    masks = [{"mask": SQUARE, "bbox": [0, 0, 4, 3]}, {"mask": {"size": [6, 8], "counts": [9, 39]}}]
+    lines = [PHOTO, *(PHOTO | mask for mask in masks)]
+    read_refer = partial(read_everything, "refcocog", ["train", "val", "test"])
+    refs = pickle.loads(fixture("refs(umd).p"))
     network = {"prompt.x": torch.zeros(3), "logit_scale": torch.ones(())}
-    described = {"backbone": "toy-RN", "hidden_dim": 8, "prompt_weight": 0.1}
+    checkpoint = {"model": network, "architecture": ARCHITECTURE}
     referit = {"1": {"annotations": [ANNOTATION, ANNOTATION | {"query": "c", "ref_id": 7}]}}
-    splits = list(dict.fromkeys(ref["split"] for ref in refs))
     refer = Path("refer/refcocog")
     return {
-        "jsonl": Target("train.jsonl", lines, as_lines, lambda: read_everything("jsonl", ["train"])),
-        "refs": Target(f"{refer}/refs(umd).p", refs, as_pickle, lambda: read_everything("refcocog", splits)),
-        "instances": Target(
-            f"{refer}/instances.json", small_instances(), as_json, lambda: read_everything("refcocog", splits)
+        "jsonl": Target("train.jsonl", lines, as_lines, partial(read_everything, "jsonl", ["train"])),
+        "refs": Target(f"{refer}/refs(umd).p", refs, as_pickle, read_refer),
+        "instances": Target(f"{refer}/instances.json", small_instances(), as_json, read_refer),
+        "referit": Target(
+            "annotations/train.pickle", referit, as_pickle, partial(read_everything, "referit", ["train"])
         ),
-        "referit": Target("annotations/train.pickle", referit, as_pickle, lambda: read_everything("referit", ["train"])),
-        "checkpoint": Target(
-            "ckpt.pth", {"model": network, "architecture": described}, as_checkpoint, lambda: load_network("ckpt.pth", CURE)
-        ),
+        "checkpoint": Target("ckpt.pth", checkpoint, as_checkpoint, lambda: load_network("ckpt.pth", CURE)),
     }
+
+
+def fuzz(name: str, inputs: int, first_seed: int = 0) -> int:
+    """Try so many inputs on one reader, in the working folder; returns how many were read. Other errors get through."""
+    target, accepted = targets()[name], 0
+    valid = target.spell(target.value)
+
+    def attempt(edits: list | None, changes: list | None) -> None:
+        nonlocal accepted
+        content = edited(valid, edits) if edits else target.spell(changed(target.value, changes))
+        Path(target.file).write_bytes(content)
+        try:
+            target.read()
+            accepted += 1
+        except UserError:
+            pass
+
+    for done in range(0, inputs, ROUND):
+        trial = given(st.one_of(st.tuples(EDITS, st.none()), st.tuples(st.none(), CHANGES)))(
+            lambda both: attempt(*both)
+        )
+        phases = (Phase.generate, Phase.shrink)
+        limits = settings(max_examples=min(ROUND, inputs - done), database=None, deadline=None, phases=phases)
+        seed(first_seed + done)(settings(limits, suppress_health_check=list(HealthCheck))(trial))()
+    Path(target.file).write_bytes(valid)
+    return accepted
+
+
+def plant() -> None:
+    """The valid files of all readers, and the photo that they speak of, in the working folder."""
+    for target in targets().values():
+        Path(target.file).parent.mkdir(parents=True, exist_ok=True)
+        Path(target.file).write_bytes(target.spell(target.value))
+    Image.new("RGB", (8, 6)).save("a.jpg")
+
+
+def main() -> None:
+    parser = Parser("Fuzz the readers of data files.", "python -m tests.fuzz --inputs 1000000 --only jsonl")
+    parser.add_argument("--inputs", type=positive_int, default=100_000, help="how many, for all readers together")
+    parser.add_argument("--only", choices=[*targets()], help="one reader (default: all)")
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="another seed tries other inputs")
+    args = parser.parse_args()
+    names = [args.only] if args.only else [*targets()]
+    shared_memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared_memory if shared_memory.is_dir() else None) as folder:
+        os.chdir(folder)
+        plant()
+        for name in names:
+            began, inputs = time.monotonic(), args.inputs // len(names)
+            accepted = fuzz(name, inputs, args.seed)
+            seconds = time.monotonic() - began
+            print(f"{name}: {inputs} inputs, {accepted} read, {inputs - accepted} refused, {seconds:.0f} s", flush=True)
+        os.chdir("/")
+
+
+if __name__ == "__main__":
+    main()
