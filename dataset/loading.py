@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from dataset.jsonl import read_jsonl
 from dataset.refcoco import SPLIT_BY, read_refcoco
-from dataset.references import Split
+from dataset.references import Split, Tell, strict
 from dataset.referit import read_referit
 from dataset.samples import EvalPhotos, TrainSamples, collate_photos
 from utils.distributed import own_share, rank, world_size
@@ -17,17 +17,22 @@ from utils.errors import UserError
 DATASETS = (*SPLIT_BY, "referit", "jsonl")
 
 
-def load_splits(dataset: str, root: str | Path, split_by: str, splits: Sequence[str]) -> dict[str, Split]:
-    """The named splits of a data set, each once. Raises UserError for files or splits that are not there."""
+def load_splits(
+    dataset: str, root: str | Path, split_by: str, splits: Sequence[str], tell: Tell = strict
+) -> dict[str, Split]:
+    """The named splits of a data set, each once. Raises UserError for files or splits that are not there.
+
+    tell: is handed the error of each entry that cannot be used, which is then left out; by default it is raised.
+    """
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"the data folder {root} is not there; see data/README.md, or run: bash scripts/quickstart.sh")
     splits = list(dict.fromkeys(splits))
     if dataset == "referit":
-        return read_referit(root, splits)
+        return read_referit(root, splits, tell)
     if dataset == "jsonl":
-        return read_jsonl(root, splits)
-    return read_refcoco(root, dataset, split_by, splits)
+        return read_jsonl(root, splits, tell)
+    return read_refcoco(root, dataset, split_by, splits, tell)
 
 
 class EpochBatches(Sampler[list[int]]):

@@ -1,6 +1,7 @@
 """Evaluation of a checkpoint on the splits of a data set, and export of its response maps (`validate*.py`)."""
 
 import argparse
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from dataset.artifacts import names_path, read_mask, write_map, write_names, write_scores
+from dataset.doctor import examine, report
 from dataset.loading import eval_loader, load_splits
 from dataset.references import Split
 from dataset.samples import EvalBatch, EvalPhotos, Target
@@ -29,7 +31,14 @@ UNTRAINED_SEED = 1234
 
 
 def validate(args: argparse.Namespace) -> None:
-    """Print a table of figures, a row a split, and write what the flags of the evaluation group ask for."""
+    """Print a table of figures, a row a split, and write what the flags of the evaluation group ask for.
+
+    With `--check_data` examine the data instead, and leave with status 0 where nothing is wrong, else 1.
+    """
+    if args.check_data:
+        everything = args.check_data == "full"
+        found = examine(args.dataset, Path(args.data_root), args.split_by, everything, args.max_query_len)
+        sys.exit(report(found, say))
     device = init_processes()
     if not args.test_split:
         raise UserError("--test_split none leaves nothing to evaluate; name a split")

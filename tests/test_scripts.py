@@ -101,7 +101,7 @@ def test_export_writes_a_map_for_each_ref_and_their_names(trained, world, tmp_pa
         assert response.min() >= 0
         assert response.max() <= 1
     words += ["--cam_save_dir", tmp_path / "native", "--cam_format", "native"]
-    assert script("validate.py", *data(world), "--test_split", "train", *words)[0] == 0
+    assert script("validate.py", *data_words(world), "--test_split", "train", *words)[0] == 0
     for name in names:
         assert np.array_equal(read_map(tmp_path / "native", name), read_map(tmp_path / "cam", name))
         assert (tmp_path / "native" / f"{name}.npy").stat().st_size < 400

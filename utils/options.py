@@ -177,6 +177,14 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     other.add_argument("--untrained", action="store_true", help="evaluate stage 1 as it is before any training")
     other.add_argument("--pseudo_path", metavar="FOLDER", help="evaluate the pseudo masks there instead of a network")
     group.add_argument("--prms", action="store_true", help="give all sentences of a ref the map that fits them best")
+    group.add_argument(
+        "--check_data",
+        nargs="?",
+        const="sample",
+        choices=["sample", "full"],
+        help="examine all splits of the data instead, and say what to do about each fault (exit status 1 where there "
+        "is one); full decodes every photo, else every 50th",
+    )
     group.add_argument("--json", metavar="FILE", help="write the figures there as well, by split")
     group.add_argument("--resume", action="store_true", help="accepted; evaluation always reads --pretrain")
     group.add_argument("--eval", action="store_true", help="accepted; this script always evaluates")
