@@ -16,7 +16,7 @@ from dataset.artifacts import read_images, read_map
 from dataset.photos import read_photo
 from IRNet.processes import map_in_workers
 from utils.distributed import gather, is_main, own_share, usable_cores
-from utils.errors import UserError, one_line
+from utils.errors import UserError, WriteError, one_line
 
 PHOTOS_PER_WORKER = 8  # fewer are done before a further process has started
 
@@ -115,6 +115,8 @@ def _do_photo(work: PhotoWork, device: torch.device, refs: PhotoRefs) -> list[Ou
 def _do_ref(work: PhotoWork, name: str, prepared: Any) -> Outcome:
     try:
         return Outcome(name, "made" if work.make(name, prepared) else "empty")
+    except WriteError:
+        raise  # of a full disk the other refs would say the same
     except (UserError, MemoryError, torch.OutOfMemoryError) as error:
         return Outcome(name, "refused", _reason(error))
 

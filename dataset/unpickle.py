@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from utils.errors import UserError, reason, shown
@@ -44,7 +45,9 @@ def read_pickle(path: Path, cure: str) -> Any:
     """The plain value in a pickle of Python 2 or 3; UserError where it is absent, damaged or more than data."""
     try:
         with path.open("rb") as file, bounded_by(path):
-            return _PlainUnpickler(file, encoding="latin1").load()
+            # Without `readinto`: a cut bytearray would make Python print an error of its own beside ours.
+            plain = SimpleNamespace(read=file.read, readline=file.readline, peek=file.peek)
+            return _PlainUnpickler(plain, encoding="latin1").load()
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {cure}") from None
     except Exception as error:  # a damaged pickle can raise almost anything

@@ -509,6 +509,7 @@ REFS = [
     Case(
         "a string of 4 EB", f"{REFS_FILE} is refused: …; {PUT}", refs(b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x3fx.")
     ),
+    Case("half a bytearray", f"{REFS_FILE} is refused: …; {PUT}", refs(b"\x80\x05\x96\xff\0\0\0\0\0\0\0abc")),
     Case("an empty pickle", f"{REFS_FILE} is refused: …; {PUT}", refs(b"")),
     Case("half a pickle", f"{REFS_FILE} is refused: …; {PUT}", refs(fixture("refs(umd).p")[:1000])),
     Case("text instead of a pickle", f"{REFS_FILE} is refused: …; {PUT}", refs(b"hello world")),

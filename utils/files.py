@@ -27,11 +27,22 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror or error}; check folder and free space") from error
+    except Exception as error:
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        words = f"cannot write {path}: {refusal.strerror or reason(refusal)}"
+        raise WriteError(f"{words}; check folder and free space") from error
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def _refusal(error: BaseException | None) -> OSError | None:
+    """The operating system's error behind an error: torch raises its own on top of it."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
 
 
 @contextmanager
@@ -54,7 +65,26 @@ def owned_by_this_run(folder: str | Path, main: bool = True) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another run is writing to {folder}; wait for it or choose another --output") from None
+        _remove_leftovers(folder)
         yield
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what `replacing` left in and below `folder` for processes that were killed."""
+    for file in folder.rglob(".*.tmp"):
+        writer = file.suffixes[-2][1:] if len(file.suffixes) > 1 else ""
+        if writer.isdecimal() and not _is_alive(int(writer)):
+            file.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
