@@ -242,5 +242,5 @@ def test_a_pass_without_its_folder_is_refused():
 def test_a_damaged_checkpoint_is_refused_in_words(world, tmp_path, content):
     whole = (world.folder / "work" / "res50_irn.pth").read_bytes()
     (tmp_path / "damaged.pth").write_bytes(whole[: len(whole) // 2] if content == "truncated" else content)
-    with pytest.raises(UserError, match="not a whole checkpoint"):
+    with pytest.raises(UserError, match="is damaged or holds more than tensors"):
         load_network(tmp_path / "damaged.pth")
