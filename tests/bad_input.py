@@ -379,6 +379,11 @@ COMMANDS = [
         "validate.py --test_split none",
     ),
     Mistake(
+        "scores of pseudo masks",
+        "validate.py: --cam_format native keeps stage 1's scores, --pseudo_path has none; leave one of them out",
+        "validate.py {data} --pseudo_path {empty} --cam_format native",
+    ),
+    Mistake(
         "no checkpoint",
         "validate.py: the checkpoint …/ckpt.pth is not there; train it, or put a published one there "
         "(weights/README.md)",
