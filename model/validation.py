@@ -17,11 +17,12 @@ from dataset.references import Split
 from dataset.samples import EvalBatch, EvalPhotos, Target
 from model.build import Architecture, build_network, build_scorer, load_network
 from model.prms import Predict, with_prms
+from model.report import MetricCard
 from model.segmenter import CURE
 from model.training import predictor
 from utils.distributed import init_processes, is_main, wait_for_all
 from utils.errors import UserError
-from utils.evaluator import evaluate
+from utils.evaluator import OnTarget, evaluate
 from utils.files import write_json
 from utils.log import figures_table, say
 from utils.maps import Responses
@@ -42,23 +43,38 @@ def validate(args: argparse.Namespace) -> None:
     device = init_processes()
     if not args.test_split:
         raise UserError("--test_split none leaves nothing to evaluate; name a split")
+    if args.compare and not args.report:
+        raise UserError("--compare needs --report, the folder that the differences are written to")
     splits = load_splits(args.dataset, args.data_root, args.split_by, args.test_split)
+    card = MetricCard(args.report, args.compare, splits, _title(args)) if args.report else None
     predict, threshold = _source(args, device)
+    evaluation = (predict, threshold, args, device)
     rows = {}
     for name, split in splits.items():
         began = time.monotonic()
-        outcomes = _evaluate_split(split, predict, threshold, args, device)
+        on_target = partial(_write_map, args.cam_save_dir, args.cam_format) if args.cam_save_dir else None
+        outcomes = _evaluate_split(split, *evaluation, on_target)
         if args.name_save_dir and is_main():
             photos = {reference.name: reference.photo for reference in split.references}
             write_names(names_path(args.name_save_dir, args.dataset, name), photos)
         if outcomes:
             rows[name] = summarise(outcomes)
+        if outcomes and card:
+            card.add(split, outcomes, threshold, lambda part, draw: _evaluate_split(part, *evaluation, draw))
         say(f"{name}: {len(split.references)} refs, {len(outcomes)} sentences, {time.monotonic() - began:.1f} s")
     if rows:
         say(figures_table(rows))
+    if rows and card:
+        say(card.write())
     if args.json and is_main():
         write_json(args.json, rows, indent=2)
     wait_for_all()
+
+
+def _title(args: argparse.Namespace) -> str:
+    """What is evaluated, for the head of a report."""
+    source = args.pseudo_path or ("untrained" if args.untrained else _checkpoint_file(args))
+    return f"{source}{', PRMS' if args.prms else ''} on {args.dataset}"
 
 
 def _source(args: argparse.Namespace, device: torch.device) -> tuple[Predict, float]:
@@ -93,10 +109,14 @@ def _untrained(args: argparse.Namespace) -> tuple[nn.Module, Architecture]:
     return build_network(1, architecture, pretrained=True).eval(), architecture
 
 
-def _checkpoint(args: argparse.Namespace) -> tuple[nn.Module, Architecture]:
-    """The checkpoint `--pretrain`, looked up in `--output` first."""
+def _checkpoint_file(args: argparse.Namespace) -> Path:
+    """`--pretrain`, looked up in `--output` first."""
     inside = Path(args.output) / args.pretrain
-    file = Path(args.pretrain) if Path(args.pretrain).is_file() and not inside.is_file() else inside
+    return Path(args.pretrain) if Path(args.pretrain).is_file() and not inside.is_file() else inside
+
+
+def _checkpoint(args: argparse.Namespace) -> tuple[nn.Module, Architecture]:
+    file = _checkpoint_file(args)
     described = Architecture(args.backbone or "clip-RN50", args.hidden_dim, args.attn_multi)
     network, architecture = load_network(file, CURE, described)
     if args.backbone not in (None, architecture.backbone):
@@ -107,14 +127,18 @@ def _checkpoint(args: argparse.Namespace) -> tuple[nn.Module, Architecture]:
 
 
 def _evaluate_split(
-    split: Split, predict: Predict, threshold: float, args: argparse.Namespace, device: torch.device
+    split: Split,
+    predict: Predict,
+    threshold: float,
+    args: argparse.Namespace,
+    device: torch.device,
+    on_target: OnTarget | None,
 ) -> list[Outcome]:
     """A split without any mask can be exported all the same: then there are no outcomes."""
     annotated = any(reference.segmentation is not None for reference in split.references)
     masks = annotated or not args.cam_save_dir
     photos = EvalPhotos(split, args.size, args.max_query_len, masks, args.cache_images)
     loader = eval_loader(photos, args.batch_size, args.num_workers)
-    on_target = partial(_write_map, args.cam_save_dir, args.cam_format) if args.cam_save_dir else None
     return evaluate(predict, loader, threshold, device, split.name, on_target)
 
 

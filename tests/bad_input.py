@@ -379,6 +379,11 @@ COMMANDS = [
         "validate.py --test_split none",
     ),
     Mistake(
+        "a comparison without report",
+        "validate.py: --compare needs --report, the folder that the differences are written to",
+        "validate.py {data} --compare x.json",
+    ),
+    Mistake(
         "scores of pseudo masks",
         "validate.py: --cam_format native keeps stage 1's scores, --pseudo_path has none; leave one of them out",
         "validate.py {data} --pseudo_path {empty} --cam_format native",

@@ -85,6 +85,30 @@ def test_validation_prints_and_writes_the_same_figures(trained, world, tmp_path,
     assert figures["val"]["mIoU"] == pytest.approx(best["val/mIoU"], abs=0.05)
 
 
+def test_the_metric_card_and_its_comparison(trained, world, tmp_path, script):
+    words = ["validate.py", *data_words(world), "--output", trained[0]]
+    first, second = tmp_path / "first" / "report.json", tmp_path / "second" / "report.json"
+    status, printed, _ = script(*words, "--test_split", "val,test", "--report", first.parent)
+    assert (status, "report.html" in printed) == (0, True)
+    report = json.loads(first.read_text())["splits"]["val"]
+    assert f"{report['figures']['mIoU']['value']:.2f}" in printed
+    assert sum(report["histogram"]) == report["sentences"] == len(report["table"]["outcome"])
+    page = (first.parent / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 2 * 2 * 3 * min(12, report["sentences"])
+    status, _, errors = script(*words, "--test_split", "test", "--report", second.parent, "--compare", first)
+    assert status == 0, errors
+    differences = json.loads(second.read_text())["splits"]["test"]["differences"]
+    assert differences["mIoU"] == {"value": 0, "low": 0, "high": 0}
+    status, _, errors = script(*words, "--test_split", "val", "--report", tmp_path / "third", "--compare", second)
+    assert (status, "is no report of val" in errors, errors.count("\n")) == (2, True, 1)
+    changed = json.loads(first.read_text())
+    changed["splits"]["val"]["table"]["text"][0] = "another"
+    first.write_text(json.dumps(changed))
+    status, _, errors = script(*words, "--test_split", "val", "--report", tmp_path / "third", "--compare", first)
+    assert (status, "is of other sentences of the split 'val'" in errors) == (2, True)
+    assert not (tmp_path / "third").exists()
+
+
 def test_export_writes_a_map_for_each_ref_and_their_names(trained, world, tmp_path, script):
     words = ["--output", trained[0], "--prms", "--cam_save_dir", tmp_path / "cam", "--name_save_dir", tmp_path]
     status, printed, _ = script("validate.py", *data_words(world), "--test_split", "train", *words, "--save_cam")
@@ -143,9 +167,10 @@ def test_referit_trains_and_validates(trained, world, tmp_path, script):
     )
     assert status == 0, errors
     status, printed, _ = script(
-        "validate_referit.py", *words, "--output", tmp_path, "--resume", "--pretrain", "ckpt.pth"
+        "validate_referit.py", *words, "--output", tmp_path, "--resume", "--pretrain", "ckpt.pth", "--report", tmp_path
     )
     assert (status, "test" in printed) == (0, True)
+    assert "Other refs of the same category" not in (tmp_path / "report.html").read_text()
 
 
 def test_the_demo_paints_and_masks(trained, world, tmp_path, script):

@@ -84,17 +84,29 @@ def evaluate_response(
     )
 
 
-def summarise(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """The figures over sentences, in percent; `mIoU` is the mean of I/U, `oIoU` the sum of I over the sum of U."""
+def figure_parts(outcomes: Sequence[Outcome]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Each figure's two parts over the sentences, float64 (N,): it is the sum of the first over that of the second.
+
+    `mIoU` is the mean of I/U, `oIoU` the sum of I over the sum of U.
+    """
     iou = np.array([outcome.iou for outcome in outcomes])
-    union = sum(outcome.union for outcome in outcomes)
-    shares = {
-        "mIoU": iou.mean(),
-        "oIoU": sum(outcome.intersection for outcome in outcomes) / max(union, 1),
-        **{f"P@{threshold}": (iou >= threshold).mean() for threshold in IOU_THRESHOLDS},
-        "PointM": np.mean([outcome.pointing for outcome in outcomes]),
-        "Hit": np.mean([outcome.hit for outcome in outcomes]),
-        "box_mIoU": np.mean([outcome.box_iou for outcome in outcomes]),
-        "box_acc": np.mean([outcome.box_hit for outcome in outcomes]),
+    one = np.ones(len(outcomes))
+
+    def column(name: str) -> np.ndarray:
+        return np.array([getattr(outcome, name) for outcome in outcomes], dtype=np.float64)
+
+    return {
+        "mIoU": (iou, one),
+        "oIoU": (column("intersection"), column("union")),
+        **{f"P@{threshold}": ((iou >= threshold).astype(np.float64), one) for threshold in IOU_THRESHOLDS},
+        "PointM": (column("pointing"), one),
+        "Hit": (column("hit"), one),
+        "box_mIoU": (column("box_iou"), one),
+        "box_acc": (column("box_hit"), one),
     }
-    return {name: round(100 * float(share), 4) for name, share in shares.items()}
+
+
+def summarise(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """The figures over sentences, in percent."""
+    parts = figure_parts(outcomes).items()
+    return {name: round(100 * float(top.sum() / max(bottom.sum(), 1)), 4) for name, (top, bottom) in parts}

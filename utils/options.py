@@ -186,6 +186,12 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
         "is one); full decodes every photo, else every 50th",
     )
     group.add_argument("--json", metavar="FILE", help="write the figures there as well, by split")
+    group.add_argument(
+        "--report", metavar="FOLDER", help="write report.json and report.html there: intervals, groups, pictures"
+    )
+    group.add_argument(
+        "--compare", metavar="FILE", help="another report.json, whose figures are subtracted in --report"
+    )
     group.add_argument("--resume", action="store_true", help="accepted; evaluation always reads --pretrain")
     group.add_argument("--eval", action="store_true", help="accepted; this script always evaluates")
     group = parser.add_argument_group("export")

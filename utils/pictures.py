@@ -1,6 +1,7 @@
 """Pictures for people: heat over a photo, a mask over a photo, many small pictures on one sheet. RGB throughout."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -41,7 +42,7 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]], across: int = 1, tile: i
     for index, row in enumerate(rows):
         top = index // across * (tile + GAP) + GAP
         for column, picture in enumerate(row):
-            small = _fit(picture, tile)
+            small = fit(picture, tile)
             left = index % across * group + column * (tile + GAP) + GAP
             sheet[top : top + small.shape[0], left : left + small.shape[1]] = small
     return sheet
@@ -53,7 +54,15 @@ def save_png(path: str | Path, picture: np.ndarray) -> None:
         Image.fromarray(picture).save(file, format="PNG", optimize=True)
 
 
-def _fit(picture: np.ndarray, tile: int) -> np.ndarray:
+def jpeg(picture: np.ndarray) -> bytes:
+    """uint8 (H, W, 3) as the bytes of a JPEG file."""
+    file = BytesIO()
+    Image.fromarray(picture).save(file, format="JPEG", quality=85)
+    return file.getvalue()
+
+
+def fit(picture: np.ndarray, tile: int) -> np.ndarray:
+    """The picture resized so that its longer side has `tile` pixels."""
     height, width = picture.shape[:2]
     scale = tile / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
