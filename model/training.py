@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -14,6 +15,7 @@ from dataset.loading import TrainLoader, eval_loader
 from dataset.references import Split
 from dataset.samples import EvalBatch, EvalPhotos
 from model.build import Architecture, build_network, load_network, network_content
+from model.examples import Examples
 from model.prms import Predict
 from utils.checkpoint import BEST_HIT, BEST_MIOU, LAST, load_checkpoint, save_checkpoint
 from utils.distributed import is_main, wait_for_all, world_size
@@ -25,8 +27,10 @@ from utils.log import TrainingLog, say
 from utils.maps import Responses
 from utils.metrics import summarise
 from utils.optimisation import build_optimizer, polynomial_decay
+from utils.pictures import save_png
 from utils.sync_batch_norm import synchronise
 
+EXAMPLES = "examples.png"
 BEST = {BEST_MIOU: "mIoU", BEST_HIT: "Hit"}
 
 # Settings that a resumed training must share with the one it goes on from; the others may change on the way.
@@ -56,6 +60,7 @@ def train(
 ) -> None:
     """Build or resume a training and run it to its end; `args` are the flags of the training group."""
     output = Path(args.output)
+    examples = Examples([*validation, loader.samples.split][0], args.size, args.max_query_len)
     photos = {
         split.name: EvalPhotos(split, args.size, args.max_query_len, cache_images=args.cache_images)
         for split in validation
@@ -76,6 +81,13 @@ def train(
             training.load_state_dict(last["training"])
         content = partial(network_content, network, architecture)
         log = TrainingLog(output, args.board_folder)
+        log.settings(vars(args))
+
+        def after_epoch() -> None:
+            _keep_best(output, training.history, args.test_split, content())
+            sheet = examples.draw(predictor(network), network.mask_threshold, device)
+            _show(sheet, output, log, training.epoch * len(loader))
+
         say(_description(args, loader, training, device))
         fit(
             training,
@@ -86,9 +98,10 @@ def train(
             validate=lambda: _validate(network, photos, args, device),
             save=lambda: _save(output / LAST, content() | {"training": training.state_dict(), "settings": settings}),
             save_every=60 * args.save_every,
-            on_epoch=lambda: _keep_best(output, training.history, args.test_split, content()),
+            on_epoch=after_epoch,
         )
         log.close()
+        say(f"examples of the last epoch: {output / EXAMPLES}; checkpoint: {output / BEST_MIOU}")
         wait_for_all()
 
 
@@ -156,6 +169,12 @@ def _keep_best(output: Path, history: list[dict], splits: list[str], content: di
         column = [line[f"{splits[0]}/{figure}"] if splits else line["epoch"] for line in history]
         if column[-1] > max(column[:-1], default=-1.0):
             _save(output / name, content | {"epoch": len(history), "figures": history[-1]})
+
+
+def _show(sheet: np.ndarray, output: Path, log: TrainingLog, step: int) -> None:
+    if is_main():
+        save_png(output / EXAMPLES, sheet)
+        log.picture("examples", sheet, step)
 
 
 def _description(args: argparse.Namespace, loader: TrainLoader, training: Training, device: torch.device) -> str:

@@ -16,6 +16,7 @@ from dataset.loading import eval_loader, load_splits
 from dataset.references import Split
 from dataset.samples import EvalBatch, EvalPhotos, Target
 from model.build import Architecture, build_network, build_scorer, load_network
+from model.examples import draw_exported
 from model.prms import Predict, with_prms
 from model.report import MetricCard
 from model.segmenter import CURE
@@ -57,6 +58,8 @@ def validate(args: argparse.Namespace) -> None:
         if args.name_save_dir and is_main():
             photos = {reference.name: reference.photo for reference in split.references}
             write_names(names_path(args.name_save_dir, args.dataset, name), photos)
+        if args.cam_save_dir and is_main():
+            say(f"response maps: {args.cam_save_dir}, some of them in {draw_exported(split, args.cam_save_dir)}")
         if outcomes:
             rows[name] = summarise(outcomes)
         if outcomes and card:

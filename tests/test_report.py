@@ -1,9 +1,14 @@
-"""The metric card: figures and intervals worked out by hand, groups, the page. tests/test_scripts.py runs it."""
+"""The metric card: figures and intervals worked out by hand, groups, the page; and the sheet of examples."""
 
 import numpy as np
 import pytest
+import torch
 
+from dataset.loading import load_splits
+from model.examples import TILE, Examples, spread
+from tests.golden import REFERENCE
 from utils.metrics import Outcome, summarise
+from utils.pictures import GAP
 from utils.report import (
     Sentence,
     chosen_cases,
@@ -111,3 +116,27 @@ def test_the_page_shows_text_as_text_and_fetches_nothing():
     assert "it&#x27;s" in html
     assert "url(" not in html and "<link" not in html and 'src="http' not in html
     assert "-50.00" in html
+
+
+def test_examples_show_sentence_photo_map_mask_and_truth():
+    """A network whose response is the left half of every photo: there the map is JET's dark red, else its dark blue."""
+    split = load_splits("refcocog", REFERENCE / "refer_fixture", "umd", ["train"])["train"]
+    examples = Examples(split, size=32, query_length=20)
+    assert len({reference.photo for reference in examples.split.references}) == len(examples.split.references)
+
+    def left_half(batch):
+        return torch.cat([torch.ones(len(batch.tokens), 1, 32, 16), torch.zeros(len(batch.tokens), 1, 32, 16)], dim=3)
+
+    sheet = examples.draw(left_half, 0.5, torch.device("cpu"))
+    text, photo, heat, mask, truth = (sheet[GAP:, GAP + i * (TILE + GAP) :][:TILE, :TILE] for i in range(5))
+    assert 0 < (text == 0).all(axis=2).mean() < 0.2
+    here, there = np.s_[20:60, 20:60], np.s_[20:60, 140:180]
+    assert np.abs(heat[here] - (0.4 * photo[here] + 0.6 * np.array([128, 0, 0]))).max() <= 1
+    assert np.abs(heat[there] - (0.4 * photo[there] + 0.6 * np.array([0, 0, 128]))).max() <= 1
+    assert (mask[here] == photo[here]).all() and not (mask[there] == photo[there]).any(axis=2).all()
+    assert truth.shape == photo.shape and not (truth == photo).all()
+
+
+def test_spread():
+    assert spread("abcdefgh", 3) == ["a", "c", "f"]
+    assert spread("ab", 3) == ["a", "b"]

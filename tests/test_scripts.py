@@ -5,15 +5,20 @@ import signal
 import subprocess
 import sys
 import time
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dataset.artifacts import read_map
+from dataset.loading import load_splits
+from model.examples import TILE
 from tests.conftest import ROOT, SMALL, data_words, train_words
+from utils.pictures import GAP
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,6 +42,21 @@ def test_training_leaves_checkpoints_and_a_log(trained):
     parts = 5 * lines[0]["classification"] + lines[0]["foreground"] + 2 * lines[0]["negative"]
     assert lines[0]["loss"] == pytest.approx(parts, rel=1e-5)
     assert "epoch 2 of 2" in printed
+    assert f"{output / 'examples.png'}" in printed
+
+
+def test_tensorboard_has_losses_rates_figures_settings_and_the_same_photos_each_epoch(trained, world):
+    board = EventAccumulator(str(trained[0] / "board")).Reload()
+    scalars = {"train/loss", "train/foreground", "lr/0", "lr/1", "val/mIoU", "val/Hit"}
+    assert scalars <= set(board.Tags()["scalars"])
+    assert "settings/text_summary" in board.Tags()["tensors"]
+    steps = len(load_splits("refcocog", world, "umd", ["train"])["train"].references) // 4
+    first, second = board.Images("examples")
+    assert (first.step, second.step) == (steps, 2 * steps)
+    first, second = (np.array(Image.open(BytesIO(event.encoded_image_string))) for event in (first, second))
+    tile = TILE + GAP
+    assert (first[:, : 2 * tile] == second[:, : 2 * tile]).all()  # sentence and photo
+    assert (second == np.array(Image.open(trained[0] / "examples.png"))).all()
 
 
 def test_the_same_seed_repeats_a_training_and_another_does_not(trained, world, tmp_path, script):
@@ -113,7 +133,8 @@ def test_export_writes_a_map_for_each_ref_and_their_names(trained, world, tmp_pa
     words = ["--output", trained[0], "--prms", "--cam_save_dir", tmp_path / "cam", "--name_save_dir", tmp_path]
     status, printed, _ = script("validate.py", *data_words(world), "--test_split", "train", *words, "--save_cam")
     assert status == 0
-    assert "train" in printed
+    assert f"some of them in {tmp_path / 'cam_train.png'}" in printed
+    assert (tmp_path / "cam_train.png").is_file()
     names = json.loads((tmp_path / "refcocog_train_names.json").read_text())
     photos = json.loads((tmp_path / "refcocog_train_images.json").read_text())
     assert sorted(f"{name}.npy" for name in names) == sorted(f.name for f in (tmp_path / "cam").iterdir())

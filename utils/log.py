@@ -1,8 +1,10 @@
-"""What a training tells: a line a message, a JSON line an epoch, TensorBoard scalars by name."""
+"""What a training tells: a line a message, a JSON line an epoch, TensorBoard scalars and pictures by name."""
 
 import json
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from utils.distributed import is_main
 from utils.files import replacing
@@ -37,6 +39,17 @@ class TrainingLog:
         if self.board:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)
+
+    def settings(self, values: dict[str, Any]) -> None:
+        """The hyper-parameters, as a table of TensorBoard's text page."""
+        if self.board:
+            rows = "".join(f"| {name} | {value} |\n" for name, value in values.items())
+            self.board.add_text("settings", f"| flag | value |\n|---|---|\n{rows}")
+
+    def picture(self, name: str, picture: np.ndarray, step: int) -> None:
+        """A picture, uint8 (H, W, 3), on TensorBoard's page of images."""
+        if self.board:
+            self.board.add_image(name, picture, step, dataformats="HWC")
 
     def close(self) -> None:
         if self.board:

@@ -1,12 +1,13 @@
 """Pictures for people: heat over a photo, a mask over a photo, many small pictures on one sheet. RGB throughout."""
 
+import textwrap
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from utils.files import replacing
 
@@ -46,6 +47,15 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]], across: int = 1, tile: i
             left = index % across * group + column * (tile + GAP) + GAP
             sheet[top : top + small.shape[0], left : left + small.shape[1]] = small
     return sheet
+
+
+def text_tile(text: str, tile: int) -> np.ndarray:
+    """Text, wrapped and cut off where it is too long, as a picture uint8 (tile, tile, 3)."""
+    size = tile / 11  # of the font: some 18 characters fit into a line, and 8 lines
+    picture = Image.new("RGB", (tile, tile), "white")
+    lines = "\n".join(textwrap.wrap(text, 18)[:8])
+    ImageDraw.Draw(picture).multiline_text((GAP, GAP), lines, fill="black", font=ImageFont.load_default(size))
+    return np.array(picture)
 
 
 def save_png(path: str | Path, picture: np.ndarray) -> None:
