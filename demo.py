@@ -2,7 +2,8 @@
 
     python demo.py --img figs/demo.png --text 'man on the right'
 
-writes `figs/demo_(man on the right).png`: the response painted over the photo.
+writes `figs/demo_(man on the right).png`: the response painted over the photo. `python demo.py --web` is the same as a
+page in the browser.
 """
 
 import argparse
@@ -17,8 +18,9 @@ from dataset.photos import read_photo
 from model.segmenter import Segmenter, load_model
 from utils.errors import UserError, run_script
 from utils.files import write_json
-from utils.options import Parser, positive_int
+from utils.options import Parser, port_number, positive_int
 from utils.pictures import heat_overlay, save_png
+from web import serve
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_CHECKPOINT = "weights/stage2_refcocog_umd.pth"
@@ -28,10 +30,10 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(
         "Segment your own photos by sentences.", "python demo.py --img figs/demo.png --text 'man on the right'"
     )
-    parser.add_argument("--img", required=True, metavar="FILE", help="a photo, or a folder of photos")
-    parser.add_argument(
-        "--text", required=True, nargs="+", metavar="SENTENCE", help="what to segment; several are fine"
-    )
+    parser.add_argument("--img", metavar="FILE", help="a photo, or a folder of photos")
+    parser.add_argument("--text", nargs="+", metavar="SENTENCE", help="what to segment; several are fine")
+    parser.add_argument("--web", action="store_true", help="a page for it in the browser, on this machine alone")
+    parser.add_argument("--port", type=port_number, default=7860, help="of the page; 0 is any free one")
     parser.add_argument("--pretrain", default=DEFAULT_CHECKPOINT, metavar="FILE", help="a checkpoint of either stage")
     parser.add_argument("--output", default="figs", metavar="FOLDER", help="where the pictures go")
     parser.add_argument(
@@ -43,13 +45,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, cuda:1, ..."
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not args.web and not (args.img and args.text):
+        parser.error("give --img and --text, or --web")
+    return args
 
 
 def main() -> None:
     args = parse_args()
-    photos = _photos(Path(args.img))
+    photos = [] if args.web else _photos(Path(args.img))
     segmenter = load_model(args.pretrain, _device(args.device), args.size)
+    if args.web:
+        serve(segmenter, args.port)
     for photo in photos:
         for written in segment_photo(segmenter, photo, args.text, Path(args.output), args.mask):
             print(written)

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import torch
 from PIL import Image
@@ -29,7 +29,7 @@ class ResizedPhoto(NamedTuple):
 
 
 @contextmanager
-def opened(path: str | Path, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+def opened(path: str | Path | BinaryIO, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
     """The picture with its header read, for use in the block. FileNotFoundError where it is absent.
 
     ValueError with the reason where it is no such picture, promises more than `MAX_PIXELS`, or fails in the block.
@@ -50,10 +50,14 @@ def opened(path: str | Path, formats: Sequence[str] = FORMATS) -> Iterator[Image
         raise ValueError(reason(error)) from None
 
 
-def read_photo(path: str | Path) -> Image.Image:
-    """The photo as RGB, whatever its mode; UserError where it is absent, damaged or absurdly large."""
+def read_photo(path: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
+    """The photo as RGB, whatever its mode; UserError where it is absent, damaged or absurdly large.
+
+    An open file needs the `name` that messages call it by.
+    """
+    source, path = path, name or path
     try:
-        with opened(path) as photo:
+        with opened(source) as photo:
             return photo.convert("RGB")
     except FileNotFoundError:
         raise UserError(f"the photo {path} is not there; complete the image folder (data/README.md)") from None

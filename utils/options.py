@@ -59,6 +59,7 @@ positive_int = _number(int, lambda v: v > 0, "a whole number above 0")
 non_negative_int = _number(int, lambda v: v >= 0, "a whole number of 0 or more")
 positive_float = _number(float, lambda v: 0 < v < float("inf"), "a number above 0")
 non_negative_float = _number(float, lambda v: 0 <= v < float("inf"), "a number of 0 or more")
+port_number = _number(int, lambda v: 0 <= v < 65536, "a port from 0 to 65535")
 fraction = _number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
 
 

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -66,8 +67,17 @@ def save_png(path: str | Path, picture: np.ndarray) -> None:
 
 def jpeg(picture: np.ndarray) -> bytes:
     """uint8 (H, W, 3) as the bytes of a JPEG file."""
+    return _encoded(picture, format="JPEG", quality=85)
+
+
+def png(picture: np.ndarray) -> bytes:
+    """uint8 (H, W, 3) or (H, W) as the bytes of a PNG file."""
+    return _encoded(picture, format="PNG")
+
+
+def _encoded(picture: np.ndarray, **options: Any) -> bytes:
     file = BytesIO()
-    Image.fromarray(picture).save(file, format="JPEG", quality=85)
+    Image.fromarray(picture).save(file, **options)
     return file.getvalue()
 
 
