@@ -7,6 +7,7 @@ page in the browser.
 """
 
 import argparse
+import os
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pycocotools import mask as coco
 
 from dataset.photos import read_photo
 from model.segmenter import Segmenter, load_model
+from utils.download import fetch_all, mirrored
 from utils.errors import UserError, run_script
 from utils.files import write_json
 from utils.options import Parser, port_number, positive_int
@@ -35,6 +37,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--web", action="store_true", help="a page for it in the browser, on this machine alone")
     parser.add_argument("--port", type=port_number, default=7860, help="of the page; 0 is any free one")
     parser.add_argument("--pretrain", default=DEFAULT_CHECKPOINT, metavar="FILE", help="a checkpoint of either stage")
+    parser.add_argument(
+        "--mirror",
+        default=os.environ.get("TRIS_MIRROR"),
+        metavar="URL",
+        help="fetch --pretrain from this folder where it is not there; $TRIS_MIRROR is the same",
+    )
     parser.add_argument("--output", default="figs", metavar="FOLDER", help="where the pictures go")
     parser.add_argument(
         "--mask", action="store_true", help="also write each mask, as PNG and as COCO run lengths in JSON"
@@ -54,6 +62,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     photos = [] if args.web else _photos(Path(args.img))
+    if args.mirror and not Path(args.pretrain).exists():
+        fetch_all([mirrored(args.mirror, Path(args.pretrain).name, Path(args.pretrain))])
     segmenter = load_model(args.pretrain, _device(args.device), args.size)
     if args.web:
         serve(segmenter, args.port)
