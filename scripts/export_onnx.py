@@ -1,0 +1,85 @@
+"""Write a stage-2 checkpoint as an ONNX file, and check in onnxruntime that it gives the same logits.
+
+    bash scripts/export_onnx.sh --pretrain weights/stage2_refcocog_umd.pth --output stage2.onnx
+
+Inputs: `image` float32 (1, 3, S, S), normalised as dataset/photos.py does; `tokens` int64 (1, T) of clip.tokenize, one
+sentence. Output: `logits` float32 (1, 1, S, S); positive is foreground. (The number of sentences is fixed: PyTorch's
+exporter makes a constant of it inside the text encoder.)
+"""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+from torch import nn
+
+from clip import tokenize
+from model.build import load_network
+from model.segmenter import CURE
+from utils.errors import UserError, run_script
+from utils.files import replacing
+from utils.options import Parser, positive_int, query_length
+
+TOLERANCE = 1e-3  # of the logits, some ten in size; both compute in float32
+SENTENCES = ["man on the right", "the red star"]  # the file is made with the first and checked with both
+
+
+class OnePhoto(nn.Module):
+    """A segmentation network as a function of one photo and the tokens of a sentence."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        return self.network.respond(image, tokens, torch.zeros_like(tokens[:, 0]))
+
+
+def main() -> None:
+    parser = Parser(
+        "Write a stage-2 checkpoint as an ONNX file and check it in onnxruntime.",
+        "bash scripts/export_onnx.sh --pretrain weights/stage2_refcocog_umd.pth --output stage2.onnx",
+    )
+    parser.add_argument("--pretrain", required=True, metavar="FILE", help="a checkpoint of stage 2")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the ONNX file to write")
+    parser.add_argument("--size", type=positive_int, default=320, help="photos are resized to SIZE x SIZE pixels")
+    parser.add_argument("--max_query_len", type=query_length, default=20, help="tokens a sentence is cut to, 3 to 77")
+    args = parser.parse_args()
+    network, _ = load_network(args.pretrain, CURE, stage=2)
+    difference = export(OnePhoto(network), args.output, args.size, args.max_query_len)
+    print(f"{args.output}: at most {difference:.1e} beside PyTorch's logits, in onnxruntime")
+
+
+def export(module: OnePhoto, file: Path, size: int, length: int) -> float:
+    """Write `file` and return the largest difference of a logit; UserError where it is too large, without a file."""
+    absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]
+    if absent:
+        raise UserError(f"{', '.join(absent)} is not installed; run: pip install -r requirements-onnx.txt")
+    from onnxruntime import InferenceSession  # an extra
+
+    tokens = tokenize(SENTENCES, length)
+    image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    names = {"input_names": ["image", "tokens"], "output_names": ["logits"]}
+    program = torch.onnx.export(module.eval(), (image, tokens[:1]), dynamo=True, verbose=False, **names)
+    with replacing(file) as opened:
+        opened.write(program.model_proto.SerializeToString())
+        opened.flush()
+        session = InferenceSession(opened.name, providers=["CPUExecutionProvider"])
+        return max(_difference(module, session, image, sentence) for sentence in tokens.split(1))
+
+
+@torch.inference_mode()
+def _difference(module: OnePhoto, session, image: torch.Tensor, tokens: torch.Tensor) -> float:
+    (found,) = session.run(None, {"image": image.numpy(), "tokens": tokens.numpy()})
+    difference = float(np.abs(found - module(image, tokens).numpy()).max())
+    if not difference < TOLERANCE:
+        raise UserError(f"the ONNX file differs from the network by {difference:.1e}; it is not kept")
+    return difference
+
+
+if __name__ == "__main__":
+    run_script(main)
