@@ -233,11 +233,17 @@ def test_two_runs_on_one_output(trained, world, script):
         "validate_referit.py",
         "demo.py",
         "IRNet/run_sample_refer.py",
+        "scripts/run_pipeline.py",
+        "scripts/download.py",
+        "scripts/export_onnx.py",
+        "scripts/pipeline_picture.py",
     ],
 )
-def test_help_says_what_every_flag_does(name, script):
+def test_help_says_what_every_flag_does_on_two_screens(name, script):
     status, printed, _ = script(name, "--help")
     assert status == 0
+    assert len(printed.splitlines()) <= 2 * 50
+    assert "(default: " in printed
     assert "example:" in printed
     described = printed.split("example:")[0]
     assert max(map(len, described.splitlines())) <= 110
