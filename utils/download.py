@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Sequence
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
+from ssl import SSLError
 from typing import Any, BinaryIO, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
@@ -114,7 +115,7 @@ def _append(remote: Remote, file: BinaryIO) -> bool:
                 while block := answer.read(BLOCK):
                     file.write(block)
                     bar.update(len(block))
-            except (HTTPException, ConnectionError, TimeoutError):
+            except (HTTPException, ConnectionError, TimeoutError, SSLError):
                 return False
         return total is None or file.tell() == total
 
