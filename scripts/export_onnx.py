@@ -36,7 +36,7 @@ class OnePhoto(nn.Module):
         self.network = network
 
     def forward(self, image: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        return self.network.respond(image, tokens, torch.zeros_like(tokens[:, 0]))
+        return self.network.respond(image, tokens, torch.zeros_like(tokens[:, 0])).maps
 
 
 def main() -> None:

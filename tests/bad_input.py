@@ -379,6 +379,11 @@ COMMANDS = [
         "validate.py --test_split none",
     ),
     Mistake(
+        "a demo of nothing",
+        "demo.py: give --img and --text, or --web",
+        "demo.py --img {photo}",
+    ),
+    Mistake(
         "a comparison without report",
         "validate.py: --compare needs --report, the folder that the differences are written to",
         "validate.py {data} --compare x.json",
