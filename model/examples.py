@@ -15,6 +15,7 @@ from dataset.samples import EvalPhotos, Target
 from model.prms import Predict
 from utils.distributed import gather
 from utils.evaluator import evaluate
+from utils.maps import Responses
 from utils.pictures import contact_sheet, fit, heat_overlay, mask_overlay, save_png, text_tile
 
 SHOWN_EACH_EPOCH = 8
@@ -37,7 +38,7 @@ class Examples:
         """A contact sheet, uint8 (height, width, 3), the same on every process; all of them must ask."""
         rows: dict[int, list[np.ndarray]] = {}
 
-        def add(target: Target, maps: np.ndarray) -> None:
+        def add(target: Target, maps: np.ndarray, _: Responses) -> None:
             photo = np.array(read_photo(self.split.photo_path(target.reference)))
             masks = [maps[0] > threshold] + ([] if target.mask is None else [target.mask])
             pictures = [photo, heat_overlay(photo, maps[0].clip(0)), *(mask_overlay(photo, mask) for mask in masks)]
