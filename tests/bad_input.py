@@ -380,7 +380,7 @@ COMMANDS = [
     ),
     Mistake(
         "a demo of nothing",
-        "demo.py: give --img and --text, or --web",
+        f"demo.py: give --img and --text, or --web; {HELP}",
         "demo.py --img {photo}",
     ),
     Mistake(
@@ -478,7 +478,7 @@ COMMANDS = [
     ),
     Mistake(
         "an absent photo in evaluation",
-        "validate.py: the photo …COCO_train2014_000000000008.jpg is not there; complete the image "
+        "validate.py: the photo …COCO_train2014_000000000009.jpg is not there; complete the image "
         "folder (data/README.md)",
         "validate.py {broken} --test_split test --output {trained} --json {empty}/out.json",
     ),

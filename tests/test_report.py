@@ -7,6 +7,7 @@ import torch
 from dataset.loading import load_splits
 from model.examples import TILE, Examples, spread
 from tests.golden import REFERENCE
+from utils.maps import Responses
 from utils.metrics import Outcome, summarise
 from utils.pictures import GAP
 from utils.report import (
@@ -125,7 +126,8 @@ def test_examples_show_sentence_photo_map_mask_and_truth():
     assert len({reference.photo for reference in examples.split.references}) == len(examples.split.references)
 
     def left_half(batch):
-        return torch.cat([torch.ones(len(batch.tokens), 1, 32, 16), torch.zeros(len(batch.tokens), 1, 32, 16)], dim=3)
+        maps = torch.cat([torch.ones(len(batch.tokens), 1, 32, 16), torch.zeros(len(batch.tokens), 1, 32, 16)], dim=3)
+        return Responses(maps, maps)
 
     sheet = examples.draw(left_half, 0.5, torch.device("cpu"))
     text, photo, heat, mask, truth = (sheet[GAP:, GAP + i * (TILE + GAP) :][:TILE, :TILE] for i in range(5))
