@@ -159,7 +159,8 @@ def every(table: str, **changed: Any) -> Trial:
     return instances(lambda content: [entry.update(changed) for entry in content[table]])
 
 
-ANNOTATION = {"query": ["a", "b"], "bbox": [[0, 0, 10, 6]], "segmentation": [{"size": [20, 50], "counts": "0"}]}
+RUNS = {"size": [20, 50], "counts": "`<hb0"}  # 400 pixels without, 600 with
+ANNOTATION = {"query": ["a", "b"], "bbox": [[0, 0, 10, 6]], "segmentation": [RUNS]}
 
 
 def referit(content: Any) -> Trial:

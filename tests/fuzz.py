@@ -48,8 +48,6 @@ ODD = st.one_of(
 EDIT = st.tuples(st.sampled_from(["replace", "insert", "delete", "cut"]), st.floats(0, 1), st.binary(max_size=6))
 EDITS = st.lists(EDIT, min_size=1, max_size=4)
 CHANGES = st.lists(st.tuples(st.lists(st.integers(0, 30), max_size=6), ODD), min_size=1, max_size=3)
-
-
 MUTATION = st.one_of(st.tuples(EDITS, st.none()), st.tuples(st.none(), CHANGES))
 
 
@@ -154,9 +152,7 @@ def fuzz(name: str, inputs: int, first_seed: int = 0) -> int:
             pass
 
     for done in range(0, inputs, ROUND):
-        trial = given(st.one_of(st.tuples(EDITS, st.none()), st.tuples(st.none(), CHANGES)))(
-            lambda both: attempt(*both)
-        )
+        trial = given(MUTATION)(lambda mutation: attempt(*mutation))
         phases = (Phase.generate, Phase.shrink)
         limits = settings(max_examples=min(ROUND, inputs - done), database=None, deadline=None, phases=phases)
         seed(first_seed + done)(settings(limits, suppress_health_check=list(HealthCheck))(trial))()

@@ -14,6 +14,7 @@ from torch import nn
 from model.segmenter import Segmenter
 from tests.browser import AVAILABLE, REASON, browser, wait_for
 from utils.errors import UserError
+from utils.maps import Responses
 from utils.pictures import jpeg, png
 from web.server import Server
 
@@ -24,7 +25,8 @@ class Redness(nn.Module):
     mask_threshold = 0.0
 
     def respond(self, images, tokens, photo):
-        return (images[photo, :1] - images[photo, 1:2] - 1).relu()
+        maps = (images[photo, :1] - images[photo, 1:2] - 1).relu()
+        return Responses(maps, maps)
 
 
 @pytest.fixture(scope="module")
