@@ -79,7 +79,7 @@ def changed(value: Any, changes: list[tuple[list[int], Any]]) -> Any:
             if not isinstance(item, (list, dict)) or not item:
                 break
             inside, key = item, list(item)[step % len(item)] if isinstance(item, dict) else step % len(item)
-        inside[key] = new
+        inside[key] = copy.deepcopy(new)  # later changes may reach into it
     return root[0]
 
 

@@ -13,6 +13,7 @@ ALLOWED = {  # room -> the rooms below it that it may know
     "dataset": {"clip", "utils"},
     "model": {"clip", "dataset", "utils"},
     "IRNet": {"dataset", "utils"},
+    "web": {"dataset", "model", "utils"},
 }
 SCRIPTS = {file.stem for file in ROOT.glob("*.py")} | {"scripts"}
 
