@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from utils.engine import Criterion, Training, fit
-from utils.errors import InterruptionError
+from utils.errors import InterruptionError, UserError
 from utils.log import TrainingLog
 
 
@@ -43,7 +43,7 @@ class Samples:
         for number in range(step * self.accumulate, len(self) * self.accumulate):
             self.asked(number)
             images = self.images[number * self.size :][: self.size]
-            ids = {"reference": torch.arange(self.size)}
+            ids = {"reference": torch.arange(number * self.size, (number + 1) * self.size)}
             yield {"image": images, "tokens": images[:, :1] * (epoch + 1), "ids": ids}
 
     def describe(self, references):
@@ -92,3 +92,34 @@ def test_a_stop_between_two_accumulated_batches_loses_nothing(tmp_path):
     resumed.network.load_state_dict(kept["network"])
     resumed.load_state_dict(kept["training"])
     assert torch.equal(train(resumed, Samples(2, 3), tmp_path), expected)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_with_its_refs(tmp_path):
+    """The third of the batches has a hole; what was saved before stays."""
+    saved = []
+    loader = Samples(4, 1)
+    loader.images[9, 2] = float("nan")
+    training = new_training()
+    with pytest.raises(UserError, match=r"the loss is not finite .* for the refs \[8, 9, 10, 11\]; lower --lr or check"):
+        train(training, loader, tmp_path, lambda: saved.append(training.step))
+    assert not saved
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+def test_half_precision_scales_gradients_that_would_vanish(tmp_path):
+    """Gradients near 1e-9 are 0 in float16 unless the loss is scaled."""
+
+    def moved(amp, scaled=True):
+        network = Network()
+        loader = Samples(6, 1)
+        loader.images = loader.images.float()
+        before = torch.cat([parameter.detach().flatten().clone() for parameter in network.parameters()])
+        optimizer = torch.optim.SGD(network.parameters(), lr=1e6)
+        schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+        training = Training(network, Squares({"squares": 1e-9}), optimizer, schedule, amp=amp)
+        training.scaler._enabled = training.scaler.is_enabled() and scaled
+        return train(training, loader, tmp_path) - before
+
+    expected = moved(None)
+    assert torch.allclose(moved(torch.float16), expected, rtol=0.02, atol=0.02 * float(expected.abs().max()))
+    assert not moved(torch.float16, scaled=False)[: 5 * 4].any()

@@ -65,7 +65,8 @@ class Training:
     history: list[dict[str, Any]] = field(default_factory=list)  # one line an epoch
 
     def __post_init__(self) -> None:
-        self.scaler = torch.amp.GradScaler(enabled=self.amp is torch.float16)
+        device = next(self.network.parameters()).device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=self.amp is torch.float16)
 
     def state_dict(self) -> dict[str, Any]:
         return {
