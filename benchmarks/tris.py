@@ -194,9 +194,10 @@ def written_split(setting: Setting) -> Split:
     return Split("benchmark", "train", Path(setting.folder), references)
 
 
-def our_loading(setting: Setting) -> Callable[[], Results]:
+def our_loading(setting: Setting, cache_images: Path | None = None) -> Callable[[], Results]:
     split = written_split(setting)
-    samples = TrainSamples(split, setting.input_size, QUERY_LENGTH, 0, NegativeSentences(split, NEGATIVES))
+    negatives = NegativeSentences(split, NEGATIVES)
+    samples = TrainSamples(split, setting.input_size, QUERY_LENGTH, 0, negatives, cache_images)
 
     def load() -> Results:
         loaded = [samples[i] for i in range(len(samples))]
@@ -206,7 +207,8 @@ def our_loading(setting: Setting) -> Callable[[], Results]:
 
 
 def loading(setting: Setting) -> Pair:
-    ours = our_loading(setting)
+    """With `--cache_images`, which the first call fills."""
+    ours = our_loading(setting, Path(setting.folder) / "cache")
     split = written_split(setting)
     negatives = sentences(LOADED)[-NEGATIVES:]
 

@@ -20,7 +20,7 @@ from model.prms import Predict
 from utils.checkpoint import BEST_HIT, BEST_MIOU, LAST, load_checkpoint, save_checkpoint
 from utils.distributed import is_main, wait_for_all, world_size
 from utils.engine import Criterion, Training, amp_dtype, fit
-from utils.errors import UserError
+from utils.errors import UserError, reason
 from utils.evaluator import evaluate
 from utils.files import owned_by_this_run
 from utils.log import TrainingLog, say
@@ -70,36 +70,33 @@ def train(
         last = _last_checkpoint(output, settings) if args.resume and not args.pretrain else None
         torch.manual_seed(args.seed)
         network, architecture = _initial_network(stage, architecture, args, output if last else None)
-        network.to(device, memory_format=torch.channels_last)
+        network.to(device)
         optimizer = build_optimizer(network, args.lr, args.lr_multi, args.weight_decay, fast)
-        schedule = polynomial_decay(optimizer, len(loader) * args.epochs)
-        amp = amp_dtype(args.amp, device)
         training = Training(
-            _for_training(network, args.compile), build_criterion(network), optimizer, schedule, schedule_interval, amp
+            _for_training(network, args.compile),
+            build_criterion(network),
+            optimizer,
+            polynomial_decay(optimizer, len(loader) * args.epochs),
+            schedule_interval,
+            amp_dtype(args.amp, device),
         )
         if last:
-            training.load_state_dict(last["training"])
+            _take_state(training, last["training"], output / LAST)
         content = partial(network_content, network, architecture)
         log = TrainingLog(output, args.board_folder)
         log.settings(vars(args))
+        say(_description(args, loader, training, device))
+
+        def save() -> None:
+            _save(output / LAST, content() | {"training": training.state_dict(), "settings": settings})
 
         def after_epoch() -> None:
             _keep_best(output, training.history, args.test_split, content())
             sheet = examples.draw(predictor(network), network.mask_threshold, device)
             _show(sheet, output, log, training.epoch * len(loader))
 
-        say(_description(args, loader, training, device))
-        fit(
-            training,
-            loader,
-            args.epochs,
-            device,
-            log,
-            validate=lambda: _validate(network, photos, args, device),
-            save=lambda: _save(output / LAST, content() | {"training": training.state_dict(), "settings": settings}),
-            save_every=60 * args.save_every,
-            on_epoch=after_epoch,
-        )
+        validate = partial(_validate, network, photos, args, device)
+        fit(training, loader, args.epochs, device, log, validate, save, 60 * args.save_every, after_epoch)
         log.close()
         say(f"examples of the last epoch: {output / EXAMPLES}; checkpoint: {output / BEST_MIOU}")
         wait_for_all()
@@ -108,7 +105,7 @@ def train(
 def _last_checkpoint(output: Path, settings: dict) -> dict:
     """The checkpoint to go on from; UserError where it is not there or was made with other settings."""
     last = load_checkpoint(output / LAST, "train without --resume first")
-    if "training" not in last:
+    if not isinstance(last.get("training"), dict) or not isinstance(last.get("settings"), dict):
         raise UserError(f"{output / LAST} holds no training to go on with; train without --resume")
     before = last["settings"]
     changed = [f"{n} was {before.get(n)} and is {settings.get(n)}" for n in settings if before.get(n) != settings[n]]
@@ -117,6 +114,15 @@ def _last_checkpoint(output: Path, settings: dict) -> dict:
             f"{output / LAST} was trained otherwise: {'; '.join(changed)}; use the same flags or another --output"
         )
     return last
+
+
+def _take_state(training: Training, state: dict, file: Path) -> None:
+    try:
+        training.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # each part raises its own kinds
+        raise UserError(
+            f"the training in {file} is damaged ({type(error).__name__}: {reason(error)}); train without --resume"
+        ) from None
 
 
 def _initial_network(

@@ -92,6 +92,17 @@ def test_resuming_with_other_settings_is_refused_with_the_differences(trained, w
     assert "lr was 5e-05 and is 0.1; w5 was 2.0 and is 0.0" in errors
 
 
+@pytest.mark.parametrize("part", ["optimizer", "lr_scheduler", "history"])
+def test_resuming_from_a_damaged_training_is_refused(trained, world, tmp_path, script, part):
+    content = torch.load(trained[0] / "ckpt_last.pth", weights_only=True)
+    content["training"][part] = 7
+    torch.save(content, tmp_path / "ckpt_last.pth")
+    status, _, errors = script("train_stage1.py", *train_words(world, tmp_path, "--resume"))
+    assert status == 2
+    assert f"the training in {tmp_path}/ckpt_last.pth is damaged" in errors
+    assert (errors.count("\n"), "train without --resume" in errors) == (1, True)
+
+
 def test_validation_prints_and_writes_the_same_figures(trained, world, tmp_path, script):
     words = ["--output", trained[0], "--resume", "--pretrain", "ckpt.pth", "--eval", "--json", tmp_path / "f.json"]
     status, printed, _ = script("validate.py", *data_words(world), "--test_split", "val,test", *words)
