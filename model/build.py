@@ -30,7 +30,7 @@ class Architecture:
 
     def __post_init__(self) -> None:
         check_clip_name(self.backbone)
-        if self.hidden_dim not in range(1, MAX_HIDDEN_DIM + 1):
+        if type(self.hidden_dim) is not int or self.hidden_dim not in range(1, MAX_HIDDEN_DIM + 1):
             raise UserError(f"--hidden_dim {shown(self.hidden_dim)} is not a whole number from 1 to {MAX_HIDDEN_DIM}")
         if not math.isfinite(self.prompt_weight):
             raise UserError(f"--attn_multi {self.prompt_weight} is not a finite number")

@@ -1117,6 +1117,11 @@ CHECKPOINTS = [
         toy_checkpoint(unchanged, hidden_dim=-1),
     ),
     Case(
+        "a network of True channels",
+        "ckpt.pth describes a network that cannot be: --hidden_dim True is not a whole number from 1 to 4096",
+        toy_checkpoint(unchanged, hidden_dim=True),
+    ),
+    Case(
         "a prompt weight of NaN",
         "ckpt.pth describes a network that cannot be: --attn_multi nan is not a finite number",
         toy_checkpoint(unchanged, prompt_weight=float("nan")),
