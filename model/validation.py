@@ -50,10 +50,10 @@ def validate(args: argparse.Namespace) -> None:
     card = MetricCard(args.report, args.compare, splits, _title(args)) if args.report else None
     predict, threshold = _source(args, device)
     evaluation = (predict, threshold, args, device)
+    on_target = partial(_write_map, args.cam_save_dir, args.cam_format) if args.cam_save_dir else None
     rows = {}
     for name, split in splits.items():
         began = time.monotonic()
-        on_target = partial(_write_map, args.cam_save_dir, args.cam_format) if args.cam_save_dir else None
         outcomes = _evaluate_split(split, *evaluation, on_target)
         if args.name_save_dir and is_main():
             photos = {reference.name: reference.photo for reference in split.references}

@@ -20,13 +20,13 @@ from typing import Any
 import torch
 
 from dataset.toy import make_photos, write_refcocog
+from tests.test_pipeline import FLAGS as ONE_EPOCH
 from utils.options import Parser, non_negative_int, positive_int
 
 ROOT = Path(__file__).parent.parent
-FLAGS = {
-    "--common": "--backbone toy --hidden_dim 16 --size 96 --num_workers 0",
+FLAGS = ONE_EPOCH | {  # and a save after every step or two
     "--stage1": "--batch_size 4 --epoch 2 --save_every 0.005",
-    "--irnet": "--backbone resnet-toy --irn_crop_size 80 --irn_batch_size 4 --irn_num_epoches 2 --num_workers 0",
+    "--irnet": f"{ONE_EPOCH['--irnet']} --irn_num_epoches 2",
     "--stage2": "--batch_size 4 --epoch 2 --save_every 0.005 --skip_missing",
 }
 MEASURED = ("seconds", "peak_mb")  # differ from run to run

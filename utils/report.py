@@ -124,14 +124,13 @@ def groups(sentences: Sequence[Sentence]) -> dict[str, dict[str, np.ndarray]]:
     """Title -> name of a group -> its members, bool (N,); groups without a member are left out."""
     words = np.array([len(sentence.text.split()) for sentence in sentences])
     positions = np.array([speaks_of_position(sentence.text) for sentence in sentences])
+    others = [sentence.others for sentence in sentences]
     found = {
         "Length of the sentence": _binned(words, WORDS),
         "Size of the object, of the photo's area": _binned(np.array([s.share for s in sentences]), SHARES),
-        "Other refs of the same category in the photo": {},
+        "Other refs of the same category in the photo": {} if None in others else _binned(np.array(others), OTHERS),
         "Words of position": {"with": positions, "without": ~positions},
     }
-    if all(sentence.others is not None for sentence in sentences):
-        found["Other refs of the same category in the photo"] = _binned(np.array([s.others for s in sentences]), OTHERS)
     return {title: {name: member for name, member in group.items() if member.any()} for title, group in found.items()}
 
 
