@@ -56,7 +56,7 @@ def main() -> None:
     negatives = NegativeSentences(splits["train"], args.negative_samples)
     samples = TrainSamples(splits["train"], args.size, args.max_query_len, args.seed, negatives, args.cache_images)
     loader = TrainLoader(samples, args.batch_size, args.seed, args.num_workers, args.accumulate)
-    architecture = Architecture(args.backbone or "clip-RN50", args.hidden_dim, args.attn_multi)
+    architecture = Architecture.of_flags(args)
     scorer = build_scorer(architecture.backbone, amp_dtype(args.amp, device)).to(device)
     sentences = SentenceTable(scorer, all_sentences(splits["train"].references), args.max_query_len)
     criterion = Stage1Criterion(sentences, foreground=args.w1, classification=args.w4, negative=args.w5)

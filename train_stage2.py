@@ -44,7 +44,7 @@ def main() -> None:
     masks = PseudoMasks(args.pseudo_path, args.size)
     samples = TrainSamples(annotated, args.size, args.max_query_len, args.seed, masks, args.cache_images)
     loader = TrainLoader(samples, args.batch_size, args.seed, args.num_workers, args.accumulate)
-    architecture = Architecture(args.backbone or "clip-RN50", args.hidden_dim, args.attn_multi)
+    architecture = Architecture.of_flags(args)
     validation = [splits[name] for name in args.test_split]
     train(
         2,

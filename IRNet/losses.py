@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from IRNet.paths import pair_affinity, search_offsets, shifted
+from IRNet.pairs import pair_affinity, search_offsets, shifted
 
 IGNORED_FROM = 21  # labels from here on (255) take part in no pair
 EPSILON = 1e-5

@@ -9,7 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from IRNet.paths import pair_affinity, search_offsets
+from IRNet.pairs import pair_affinity, search_offsets
 
 RADIUS = 5
 NEGLIGIBLE = 1e-6  # the sum of the series' terms that are left out, relative to the largest score

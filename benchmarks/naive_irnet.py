@@ -13,7 +13,7 @@ from IRNet.crf import (
     positions,
 )
 from IRNet.instances import cluster, instance_seeds
-from IRNet.paths import path_to, search_offsets
+from IRNet.pairs import path_to, search_offsets
 
 RADIUS = 5
 

@@ -27,7 +27,8 @@ from dataset.references import Reference, Split
 from dataset.samples import EvalBatch, NegativeSentences, Target, TrainSamples, all_sentences
 from model.build import Architecture, build_network
 from model.losses import Stage1Criterion, Stage2Criterion
-from model.prms import Predict, with_prms
+from model.predict import Predict
+from model.prms import with_prms
 from model.scorer import Scorer, SentenceTable
 from utils.engine import Criterion, Training, amp_dtype, optimise
 from utils.evaluator import evaluate
@@ -115,7 +116,7 @@ def _training(network: nn.Module, criterion: Criterion, amp: torch.dtype | None 
 
 def _step(training: Training, batch: dict) -> Results:
     """One optimiser step; losses and gradients."""
-    losses, _ = optimise(training, [batch], 1, batch["image"].device)
+    losses, _ = optimise(training, [batch], 1)
     gradients = [p.grad for p in training.network.parameters() if p.grad is not None]
     return [losses[name] for name in sorted(losses)], gradients
 

@@ -36,4 +36,4 @@ def with_masks(split: Split, folder: str | Path, skip_missing: bool) -> Split:
             "make them with scripts/make_pseudo_masks.sh, or train without these refs: --skip_missing"
         )
     gone = {reference.index for reference in missing}
-    return Split(split.dataset, split.name, split.image_root, [r for r in split.references if r.index not in gone])
+    return split.part([reference for reference in split.references if reference.index not in gone])

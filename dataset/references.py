@@ -1,7 +1,7 @@
 """The nouns of the data: a ref, and a split of refs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,10 @@ class Split:
 
     def photo_path(self, reference: Reference) -> Path:
         return self.image_root / reference.photo
+
+    def part(self, references: list[Reference]) -> "Split":
+        """The split with some of its refs alone; these keep their numbers."""
+        return replace(self, references=references)
 
 
 def strict(error: UserError) -> None:

@@ -1,12 +1,12 @@
 """Networks from a description or from a checkpoint, which says itself what it is."""
 
+import argparse
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from clip import build_clip, check_clip_name
 from model.checkpoint_names import our_name, stage_of
@@ -17,6 +17,7 @@ from utils.checkpoint import fill, load_checkpoint
 from utils.errors import UserError, shown
 
 MAX_HIDDEN_DIM = 4096  # half a gigabyte of weights; a checkpoint that says more is no network of this project
+CURE = "train it, or put a published one there (weights/README.md)"  # for a checkpoint that cannot be had
 TOY_BACKBONES, TOY_SCORER, SCORER = ("toy", "toy-RN"), "toy-ViT", "ViT-B/32"
 
 
@@ -35,8 +36,16 @@ class Architecture:
         if not math.isfinite(self.prompt_weight):
             raise UserError(f"--attn_multi {self.prompt_weight} is not a finite number")
 
+    @classmethod
+    def of_flags(cls, args: argparse.Namespace) -> "Architecture":
+        """What the flags of the network group say."""
+        return cls(args.backbone or cls.backbone, args.hidden_dim, args.attn_multi)
 
-def build_network(stage: int, architecture: Architecture, pretrained: bool) -> nn.Module:
+
+Network = ResponseNetwork | SegmentationNetwork
+
+
+def build_network(stage: int, architecture: Architecture, pretrained: bool) -> Network:
     """A network of stage 1 or 2; with `pretrained` its backbone has CLIP's weights, else it is random."""
     backbone = build_clip(architecture.backbone, pretrained)
     if stage == 1:
@@ -51,15 +60,15 @@ def build_scorer(backbone: str, amp: torch.dtype | None = None) -> Scorer:
     return Scorer(build_clip(TOY_SCORER if backbone.partition("=")[0] in TOY_BACKBONES else SCORER), amp)
 
 
-def network_content(network: nn.Module, architecture: Architecture) -> dict[str, Any]:
+def network_content(network: Network, architecture: Architecture) -> dict[str, Any]:
     """What a checkpoint holds of a network."""
     name = architecture.backbone.partition("=")[0]  # the file of the initial weights does not matter any more
     return {"model": network.state_dict(), "architecture": asdict(architecture) | {"backbone": name}}
 
 
 def load_network(
-    file: str | Path, cure: str, fallback: Architecture | None = None, stage: int | None = None
-) -> tuple[nn.Module, Architecture]:
+    file: str | Path, cure: str = CURE, fallback: Architecture | None = None, stage: int | None = None
+) -> tuple[Network, Architecture]:
     """The network of a checkpoint, ours or a published one, in evaluation mode on the CPU, and its description.
 
     A published checkpoint does not say what it was built from: then `fallback` does. Raises UserError where the file is

@@ -1,15 +1,12 @@
 """Positive response map selection: of a ref's response maps the one that fits all its sentences best (section 3.4)."""
 
-from collections.abc import Callable
-
 import torch
 
 from clip import without_padding
 from dataset.samples import EvalBatch
+from model.predict import Predict
 from model.scorer import Scorer
 from utils.maps import Responses
-
-Predict = Callable[[EvalBatch], Responses]
 
 
 def with_prms(predict: Predict, scorer: Scorer) -> Predict:

@@ -16,8 +16,8 @@ from utils.evaluator import OnTarget
 from utils.files import read_json, replacing, write_json
 from utils.maps import Responses
 from utils.metrics import Outcome
-from utils.pictures import fit, jpeg, mask_overlay
-from utils.report import RESAMPLES, Sentence, differences, photo_numbers, split_report
+from utils.pictures import fit_into, jpeg, mask_overlay
+from utils.report_figures import RESAMPLES, Sentence, differences, photo_numbers, split_report
 from utils.report_page import page
 
 PICTURE = 320  # pixels, the longer side of a case's pictures
@@ -112,9 +112,9 @@ def _draw(
             if place is not None:
                 photo = np.array(read_photo(split.photo_path(target.reference)))
                 masks = (target.mask, response > threshold)
-                drawn[place] = [jpeg(fit(mask_overlay(photo, mask), PICTURE)) for mask in masks]
+                drawn[place] = [jpeg(fit_into(mask_overlay(photo, mask), PICTURE)) for mask in masks]
 
     references = {case.reference for case in cases}
     part = [reference for reference in split.references if reference.index in references]
-    evaluate_again(Split(split.dataset, split.name, split.image_root, part), draw)
+    evaluate_again(split.part(part), draw)
     return {place: pictures for share in gather(drawn) for place, pictures in share.items()}

@@ -15,7 +15,6 @@ from model.build import load_network
 from utils.maps import at_photo_size
 
 Photo = str | Path | Image.Image | np.ndarray
-CURE = "train it, or put a published one there (weights/README.md)"
 
 
 class Segmenter:
@@ -55,5 +54,5 @@ def as_image(photo: Photo) -> Image.Image:
 
 def load_model(file: str | Path, device: torch.device | str = "cpu", size: int = 320) -> Segmenter:
     """The network of a checkpoint of either stage, ours or a published one; UserError where it cannot be had."""
-    network, _ = load_network(file, CURE)
+    network, _ = load_network(file)
     return Segmenter(network, size, device=device)

@@ -3,125 +3,114 @@
 import argparse
 import sys
 import time
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
 
-from dataset.artifacts import names_path, read_mask, write_map, write_names, write_scores
 from dataset.doctor import examine, report
 from dataset.loading import eval_loader, load_splits
 from dataset.references import Split
-from dataset.samples import EvalBatch, EvalPhotos, Target
-from model.build import Architecture, build_network, build_scorer, load_network
-from model.examples import draw_exported
-from model.prms import Predict, with_prms
+from dataset.samples import EvalPhotos
+from model.build import Architecture, Network, build_network, build_scorer, load_network
+from model.export import MapExport
+from model.predict import Predict, predict_stored, predict_with
+from model.prms import with_prms
 from model.report import MetricCard
-from model.segmenter import CURE
-from model.training import predictor
+from utils.checkpoint import find_checkpoint
 from utils.distributed import init_processes, is_main, wait_for_all
 from utils.errors import UserError
 from utils.evaluator import OnTarget, evaluate
 from utils.files import write_json
 from utils.log import figures_table, say
-from utils.maps import Responses
 from utils.metrics import Outcome, summarise
 
 UNTRAINED_SEED = 1234
 
 
 def validate(args: argparse.Namespace) -> None:
-    """Print a table of figures, a row a split, and write what the flags of the evaluation group ask for.
-
-    With `--check_data` examine the data instead, and leave with status 0 where nothing is wrong, else 1.
-    """
+    """Print a table of figures, a row a split, and write what the flags ask for; with `--check_data` see there."""
     if args.check_data:
-        everything = args.check_data == "full"
-        found = examine(args.dataset, Path(args.data_root), args.split_by, everything, args.max_query_len)
-        sys.exit(report(found, say))
+        check_data(args)
+    _require_flags_that_go_together(args)
     device = init_processes()
+    splits = load_splits(args.dataset, args.data_root, args.split_by, args.test_split)
+    card = MetricCard(args.report, args.compare, splits, _title(args)) if args.report else None
+    export = MapExport(args.cam_save_dir, args.name_save_dir, args.cam_format)
+    evaluation = Evaluation(args, device, *_source(args, device))
+    rows = {}
+    for name, split in splits.items():
+        began = time.monotonic()
+        outcomes = evaluation(split, export.on_target)
+        export.finish(split)
+        if outcomes:
+            rows[name] = summarise(outcomes)
+        if outcomes and card:
+            card.add(split, outcomes, evaluation.threshold, evaluation)
+        say(f"{name}: {len(split.references)} refs, {len(outcomes)} sentences, {time.monotonic() - began:.1f} s")
+    _tell(rows, card, args.json)
+    wait_for_all()
+
+
+def check_data(args: argparse.Namespace) -> None:
+    """Examine the data instead, and leave with status 0 where nothing is wrong, else 1."""
+    everything = args.check_data == "full"
+    found = examine(args.dataset, Path(args.data_root), args.split_by, everything, args.max_query_len)
+    sys.exit(report(found, say))
+
+
+def _require_flags_that_go_together(args: argparse.Namespace) -> None:
     if not args.test_split:
         raise UserError("--test_split none leaves nothing to evaluate; name a split")
     if args.compare and not args.report:
         raise UserError("--compare needs --report, the folder that the differences are written to")
-    splits = load_splits(args.dataset, args.data_root, args.split_by, args.test_split)
-    card = MetricCard(args.report, args.compare, splits, _title(args)) if args.report else None
-    predict, threshold = _source(args, device)
-    evaluation = (predict, threshold, args, device)
-    on_target = partial(_write_map, args.cam_save_dir, args.cam_format) if args.cam_save_dir else None
-    rows = {}
-    for name, split in splits.items():
-        began = time.monotonic()
-        outcomes = _evaluate_split(split, *evaluation, on_target)
-        if args.name_save_dir and is_main():
-            photos = {reference.name: reference.photo for reference in split.references}
-            write_names(names_path(args.name_save_dir, args.dataset, name), photos)
-        if args.cam_save_dir and is_main():
-            say(f"response maps: {args.cam_save_dir}, some of them in {draw_exported(split, args.cam_save_dir)}")
-        if outcomes:
-            rows[name] = summarise(outcomes)
-        if outcomes and card:
-            card.add(split, outcomes, threshold, lambda part, draw: _evaluate_split(part, *evaluation, draw))
-        say(f"{name}: {len(split.references)} refs, {len(outcomes)} sentences, {time.monotonic() - began:.1f} s")
-    if rows:
-        say(figures_table(rows))
-    if rows and card:
-        say(card.write())
-    if args.json and is_main():
-        write_json(args.json, rows, indent=2)
-    wait_for_all()
+    if args.pseudo_path and args.cam_format == "native":
+        raise UserError("--cam_format native keeps stage 1's scores, --pseudo_path has none; leave one of them out")
 
 
-def _title(args: argparse.Namespace) -> str:
-    """What is evaluated, for the head of a report."""
-    source = args.pseudo_path or ("untrained" if args.untrained else _checkpoint_file(args))
-    return f"{source}{', PRMS' if args.prms else ''} on {args.dataset}"
+@dataclass(frozen=True)
+class Evaluation:
+    """What the evaluations of all splits have in common. Called with a split and what to do with each ref's maps."""
+
+    args: argparse.Namespace
+    device: torch.device
+    predict: Predict
+    threshold: float  # a pixel is foreground where the normalised map exceeds it
+
+    def __call__(self, split: Split, on_target: OnTarget | None) -> list[Outcome]:
+        """A split without any mask can be exported all the same: then there are no outcomes."""
+        annotated = any(reference.segmentation is not None for reference in split.references)
+        masks = annotated or not self.args.cam_save_dir
+        photos = EvalPhotos(split, self.args.size, self.args.max_query_len, masks, self.args.cache_images)
+        batch_size = 1 if self.args.pseudo_path else self.args.batch_size  # stored masks do not stack
+        loader = eval_loader(photos, batch_size, self.args.num_workers)
+        return evaluate(self.predict, loader, self.threshold, self.device, split.name, on_target)
 
 
 def _source(args: argparse.Namespace, device: torch.device) -> tuple[Predict, float]:
     """Where the maps come from, and the value above which they are foreground."""
     if args.pseudo_path:
-        if args.cam_format == "native":
-            raise UserError("--cam_format native keeps stage 1's scores, --pseudo_path has none; leave one of them out")
-        args.batch_size = 1  # masks of photos of different sizes do not fit into one batch
-        return partial(_stored_masks, args.pseudo_path), 0.0
+        return predict_stored(args.pseudo_path), 0.0
     network, architecture = _untrained(args) if args.untrained else _checkpoint(args)
-    if args.cam_format == "native" and network.stage != 1:
+    if network.stage == 2 and args.cam_format == "native":
         raise UserError("--cam_format native keeps stage 1's scores, this checkpoint is of stage 2; leave it out")
-    network.to(device)
-    if not args.prms:
-        return predictor(network), network.mask_threshold
-    if network.stage != 1:
+    if network.stage == 2 and args.prms:
         raise UserError("--prms selects among stage 1's response maps, this checkpoint is of stage 2; leave it out")
-    scorer = build_scorer(architecture.backbone).to(device)
-    return with_prms(predictor(network), scorer), network.mask_threshold
+    predict = predict_with(network.to(device))
+    if args.prms:
+        predict = with_prms(predict, build_scorer(architecture.backbone).to(device))
+    return predict, network.mask_threshold
 
 
-def _stored_masks(folder: str, batch: EvalBatch) -> Responses:
-    """The pseudo masks of one photo's refs at its size, one for each sentence."""
-    masks = np.stack([read_mask(folder, target.reference.name) for target in batch.targets])
-    maps = torch.from_numpy(masks).float()[batch.target.cpu(), None]
-    return Responses(maps, maps)
-
-
-def _untrained(args: argparse.Namespace) -> tuple[nn.Module, Architecture]:
+def _untrained(args: argparse.Namespace) -> tuple[Network, Architecture]:
     torch.manual_seed(UNTRAINED_SEED)
-    architecture = Architecture(args.backbone or "clip-RN50", args.hidden_dim, args.attn_multi)
+    architecture = Architecture.of_flags(args)
     return build_network(1, architecture, pretrained=True).eval(), architecture
 
 
-def _checkpoint_file(args: argparse.Namespace) -> Path:
-    """`--pretrain`, looked up in `--output` first."""
-    inside = Path(args.output) / args.pretrain
-    return Path(args.pretrain) if Path(args.pretrain).is_file() and not inside.is_file() else inside
-
-
-def _checkpoint(args: argparse.Namespace) -> tuple[nn.Module, Architecture]:
-    file = _checkpoint_file(args)
-    described = Architecture(args.backbone or "clip-RN50", args.hidden_dim, args.attn_multi)
-    network, architecture = load_network(file, CURE, described)
+def _checkpoint(args: argparse.Namespace) -> tuple[Network, Architecture]:
+    file = find_checkpoint(args.output, args.pretrain)
+    network, architecture = load_network(file, fallback=Architecture.of_flags(args))
     if args.backbone not in (None, architecture.backbone):
         raise UserError(
             f"{file} was trained with --backbone {architecture.backbone}, not {args.backbone}; leave it out"
@@ -129,26 +118,17 @@ def _checkpoint(args: argparse.Namespace) -> tuple[nn.Module, Architecture]:
     return network, architecture
 
 
-def _evaluate_split(
-    split: Split,
-    predict: Predict,
-    threshold: float,
-    args: argparse.Namespace,
-    device: torch.device,
-    on_target: OnTarget | None,
-) -> list[Outcome]:
-    """A split without any mask can be exported all the same: then there are no outcomes."""
-    annotated = any(reference.segmentation is not None for reference in split.references)
-    masks = annotated or not args.cam_save_dir
-    photos = EvalPhotos(split, args.size, args.max_query_len, masks, args.cache_images)
-    loader = eval_loader(photos, args.batch_size, args.num_workers)
-    return evaluate(predict, loader, threshold, device, split.name, on_target)
+def _title(args: argparse.Namespace) -> str:
+    """What is evaluated, for the head of a report."""
+    checkpoint = "untrained" if args.untrained else find_checkpoint(args.output, args.pretrain)
+    return f"{args.pseudo_path or checkpoint}{', PRMS' if args.prms else ''} on {args.dataset}"
 
 
-def _write_map(folder: str, cam_format: str, target: Target, maps: np.ndarray, responses: Responses) -> None:
-    """Saves the map of a ref's first sentence; with PRMS all its sentences have the same."""
-    name = target.reference.name
-    if cam_format == "full":
-        write_map(folder, name, maps[0].clip(0))
-    else:
-        write_scores(folder, name, responses.scores[0, 0].cpu().numpy(), responses.maps.shape[-2:], target.size)
+def _tell(rows: dict[str, dict[str, float]], card: MetricCard | None, json: str | None) -> None:
+    """Print the figures, and write them where that was asked for."""
+    if rows:
+        say(figures_table(rows))
+    if rows and card:
+        say(card.write())
+    if json and is_main():
+        write_json(json, rows, indent=2)

@@ -19,7 +19,6 @@ from torch import nn
 
 from clip import tokenize
 from model.build import load_network
-from model.segmenter import CURE
 from utils.errors import UserError, run_script
 from utils.files import replacing
 from utils.options import Parser, positive_int, query_length
@@ -49,7 +48,7 @@ def main() -> None:
     parser.add_argument("--size", type=positive_int, default=320, help="photos are resized to SIZE x SIZE pixels")
     parser.add_argument("--max_query_len", type=query_length, default=20, help="tokens a sentence is cut to, 3 to 77")
     args = parser.parse_args()
-    network, _ = load_network(args.pretrain, CURE, stage=2)
+    network, _ = load_network(args.pretrain, stage=2)
     difference = export(OnePhoto(network), args.output, args.size, args.max_query_len)
     print(f"{args.output}: at most {difference:.1e} beside PyTorch's logits, in onnxruntime")
 

@@ -14,10 +14,9 @@ from dataset.artifacts import read_map, read_mask
 from dataset.loading import DATASETS, load_splits
 from dataset.photos import read_photo
 from model import load_model
-from model.examples import spread
 from utils.errors import UserError, run_script
 from utils.options import Parser, add_data_options, positive_int
-from utils.pictures import contact_sheet, heat_overlay, mask_overlay, save_png, text_tile
+from utils.pictures import contact_sheet, heat_overlay, mask_overlay, save_png, spread, text_tile
 
 TILE = 200  # pixels
 

@@ -6,8 +6,8 @@ import torch
 
 from dataset.loading import eval_loader, load_splits
 from dataset.samples import EvalPhotos
+from model.predict import predict_with
 from model.prms import select, similarities
-from model.training import predictor
 from tests.golden import REFERENCE, difference, figures
 from utils.evaluator import evaluate
 from utils.maps import Responses, at_photo_size
@@ -64,7 +64,7 @@ def test_maps_without_a_positive_value_have_no_mask():
 
 
 def published_predict(network, kind):
-    predict = predictor(network)
+    predict = predict_with(network)
 
     def centered(batch):
         scores, maps = predict(batch)
@@ -126,7 +126,7 @@ def test_the_fixture_data_sets(request, stage, kind, split):
 
 
 def test_figures_do_not_depend_on_the_batch_size(golden_stage1):
-    predict = predictor(golden_stage1)
+    predict = predict_with(golden_stage1)
     assert run(predict, "val", batch_size=3) == run(predict, "val", batch_size=1)
 
 

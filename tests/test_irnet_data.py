@@ -12,7 +12,7 @@ from dataset.artifacts import write_label
 from IRNet.data import Refused, TrainingItem, TrainingSet, collate
 from IRNet.images import augment, normalise, place, random_offset, rescale
 from IRNet.losses import sort_pairs
-from IRNet.paths import search_offsets
+from IRNet.pairs import search_offsets
 from tests.irnet_helpers import figures
 
 

@@ -8,7 +8,7 @@ from IRNet.backbone import build_backbone
 from IRNet.images import normalise
 from IRNet.losses import AffinityDisplacementLoss, pair_losses, sort_pairs
 from IRNet.network import build_network
-from IRNet.paths import pair_affinity, path_to, search_offsets, shifted, source_size
+from IRNet.pairs import pair_affinity, path_to, search_offsets, shifted, source_size
 from IRNet.train_irn import Schedule, Trainer
 from tests.irnet_helpers import figures, golden_network, photo, published_name
 from utils.errors import UserError

@@ -13,7 +13,7 @@ from IRNet.instances import (
     upsample_scores,
 )
 from IRNet.make_ins_seg import PhotoStructure, pseudo_scores
-from IRNet.paths import pair_affinity, search_offsets
+from IRNet.pairs import pair_affinity, search_offsets
 from IRNet.walk import chebyshev_coefficients, random_walk
 from tests.irnet_helpers import bits, figures
 from tests.reference.golden_weights import upsample

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from dataset.loading import load_splits
-from model.examples import TILE, Examples, spread
+from model.examples import TILE, Examples
 from tests.golden import REFERENCE
 from utils.maps import Responses
 from utils.metrics import Outcome, summarise
-from utils.pictures import GAP
-from utils.report import (
+from utils.pictures import GAP, spread
+from utils.report_figures import (
     Sentence,
     chosen_cases,
     differences,

@@ -3,6 +3,7 @@
 import os
 import signal
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -58,8 +59,8 @@ def new_training():
 
 
 def train(training, loader, folder, save=lambda: None):
-    log = TrainingLog(folder, None)
-    fit(training, loader, 2, torch.device("cpu"), log, dict, save, 1e9, lambda: None)
+    callbacks = SimpleNamespace(save_every=1e9, validate=dict, on_epoch=lambda: None, save=save)
+    fit(training, loader, 2, TrainingLog(folder, None), callbacks)
     return torch.cat([parameter.detach().flatten() for parameter in training.network.parameters()])
 
 

@@ -24,6 +24,12 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
         torch.save(content, file)
 
 
+def find_checkpoint(folder: str | Path, name: str) -> Path:
+    """As published, `name` is looked up in `folder`, where it then should be; else it is a path of its own."""
+    inside = Path(folder) / name
+    return Path(name) if Path(name).is_file() and not inside.is_file() else inside
+
+
 def load_checkpoint(path: str | Path, cure: str) -> dict[str, Any]:
     """The dictionary in a checkpoint, its tensors on the CPU; UserError with `cure` where it cannot be had."""
     try:

@@ -1,8 +1,9 @@
 """The training loop of both stages. It knows networks, losses by name and batches, and nothing of the task."""
 
+import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -49,6 +50,21 @@ class Criterion:
         """Takes what `training_state` gave."""
 
 
+class Callbacks(Protocol):
+    """What the loop asks of whoever runs it."""
+
+    save_every: float  # seconds between two calls of `save` within an epoch
+
+    def validate(self) -> dict[str, float]:
+        """Figures by name, for the epoch's line of the log."""
+
+    def on_epoch(self) -> None:
+        """Called after each epoch, when its line is in the training's history."""
+
+    def save(self) -> None:
+        """Keep the whole training: after each epoch, in between, and when a signal asks to end."""
+
+
 @dataclass
 class Training:
     """Everything that a training consists of and that its last checkpoint keeps."""
@@ -65,8 +81,11 @@ class Training:
     history: list[dict[str, Any]] = field(default_factory=list)  # one line an epoch
 
     def __post_init__(self) -> None:
-        device = next(self.network.parameters()).device.type
-        self.scaler = torch.amp.GradScaler(device, enabled=self.amp is torch.float16)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp is torch.float16)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -97,49 +116,32 @@ def amp_dtype(name: str, device: torch.device) -> torch.dtype | None:
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
-def fit(
-    training: Training,
-    loader: Loader,
-    epochs: int,
-    device: torch.device,
-    log: TrainingLog,
-    validate: Callable[[], dict[str, float]],
-    save: Callable[[], None],
-    save_every: float,
-    on_epoch: Callable[[], None],
-) -> None:
+def fit(training: Training, loader: Loader, epochs: int, log: TrainingLog, callbacks: Callbacks) -> None:
     """Train to the end of `epochs`, from wherever `training` stands.
 
-    After each epoch `validate` gives figures for the log, and `on_epoch` may keep the network. `save` keeps the whole
-    training: after each epoch, every `save_every` seconds, and when a signal asks to end. Raises InterruptionError
-    then, and UserError, with the last checkpoint untouched, when a loss is not finite.
+    Raises InterruptionError, with the training saved, when a signal asked to end, and UserError, with the last
+    checkpoint untouched, when a loss is not finite.
     """
     with _signals() as received:
         while training.epoch < epochs:
             began = time.monotonic()
-            _train_one_epoch(training, loader, device, log, save, save_every, received)
+            _train_one_epoch(training, loader, log, callbacks, received)
             line = {name: total / len(loader) for name, total in training.totals.items()}
             rates = {f"lr/{number}": group["lr"] for number, group in enumerate(training.optimizer.param_groups)}
-            figures = validate()
+            figures = callbacks.validate()
             training.epoch, training.step, training.totals = training.epoch + 1, 0, {}
             if training.schedule_interval == "epoch":
                 training.schedule.step()
             seconds = {"seconds": round(time.monotonic() - began, 1)}
             training.history.append({"epoch": training.epoch, **line, **rates, **figures, **seconds})
-            on_epoch()
-            save()
+            callbacks.on_epoch()
+            callbacks.save()
             log.epoch(training.history, training.epoch * len(loader))
             say(_summary(training.history[-1], epochs))
 
 
 def _train_one_epoch(
-    training: Training,
-    loader: Loader,
-    device: torch.device,
-    log: TrainingLog,
-    save: Callable[[], None],
-    save_every: float,
-    received: list[int],
+    training: Training, loader: Loader, log: TrainingLog, callbacks: Callbacks, received: list[int]
 ) -> None:
     training.network.train()
     meter = _LossMeter(training, loader, log)
@@ -149,24 +151,24 @@ def _train_one_epoch(
     bar = tqdm(total=len(loader), initial=training.step, desc=title, unit="step", disable=None if is_main() else True)
     with bar:
         while training.step < len(loader):
-            meter.add(*optimise(training, islice(batches, loader.accumulate), loader.accumulate, device))
+            meter.add(*optimise(training, islice(batches, loader.accumulate), loader.accumulate))
             training.step += 1
             bar.update()
             if training.step % LOG_EVERY == 0 or training.step == len(loader):
                 bar.set_postfix_str(meter.look())
-            if _asked_to_end(received, training.step, device):
+            if _asked_to_end(received, training):
                 meter.look()
-                save()
+                callbacks.save()
                 wait_for_all()
                 raise InterruptionError(received[0] if received else signal.SIGTERM)
-            if time.monotonic() - saved > save_every:
+            if time.monotonic() - saved > callbacks.save_every:
                 meter.look()
-                save()
+                callbacks.save()
                 saved = time.monotonic()
 
 
 def optimise(
-    training: Training, batches: Iterable[dict[str, Any]], count: int, device: torch.device
+    training: Training, batches: Iterable[dict[str, Any]], count: int
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """One step of the optimiser along the mean gradient of `count` batches; their mean losses, and their refs."""
     means: dict[str, torch.Tensor] = {}
@@ -174,7 +176,7 @@ def optimise(
     training.optimizer.zero_grad(set_to_none=True)
     for number, batch in enumerate(batches, start=1):
         with keeping_gradients(training.network, number < count):
-            losses = _weighted_losses(training, to_device(batch, device))
+            losses = _weighted_losses(training, to_device(batch, training.device))
             training.scaler.scale(losses["loss"] / count).backward()
         means = {name: means.get(name, 0) + loss.detach() / count for name, loss in losses.items()}
         references.append(batch["ids"]["reference"])
@@ -208,6 +210,7 @@ class _LossMeter:
     def __init__(self, training: Training, loader: Loader, log: TrainingLog):
         self.training, self.loader, self.log = training, loader, log
         self.pending: list[tuple[dict[str, torch.Tensor], torch.Tensor]] = []
+        self.latest: dict[str, float] = {}
 
     def add(self, losses: dict[str, torch.Tensor], references: torch.Tensor) -> None:
         self.pending.append((losses, references))
@@ -216,7 +219,7 @@ class _LossMeter:
         """Take the pending losses into the epoch's totals; UserError with the batch's refs where one is not finite."""
         for losses, references in self.pending:
             values = {name: float(value) for name, value in losses.items()}
-            if not all(map(_is_finite, values.values())):
+            if not all(map(math.isfinite, values.values())):
                 refs = self.loader.describe(references.tolist())
                 raise UserError(
                     f"the loss is not finite ({values}) for the refs {refs}; lower --lr or check these refs"
@@ -230,14 +233,10 @@ class _LossMeter:
         return " ".join(f"{name} {value:.3f}" for name, value in self.latest.items())
 
 
-def _is_finite(value: float) -> bool:
-    return value - value == 0
-
-
-def _asked_to_end(received: list[int], step: int, device: torch.device) -> bool:
+def _asked_to_end(received: list[int], training: Training) -> bool:
     """Processes agree on it every few steps only, so that all of them end after the same step."""
     if world_size() > 1:
-        return step % LOG_EVERY == 0 and any_process(bool(received), device)
+        return training.step % LOG_EVERY == 0 and any_process(bool(received), training.device)
     return bool(received)
 
 

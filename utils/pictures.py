@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -15,6 +15,12 @@ from utils.files import replacing
 HEAT_SHARE = 0.6  # of the heat, over 0.4 of the photo
 VEIL = (40, 60, 120)  # a blue that neither dark nor light things vanish in
 GAP = 4  # pixels between the pictures of a sheet; four times that between groups
+Item = TypeVar("Item")
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of the items, evenly spread: those to show of many."""
+    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
 
 
 def heat_overlay(photo: np.ndarray, response: np.ndarray) -> np.ndarray:
@@ -44,7 +50,7 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]], across: int = 1, tile: i
     for index, row in enumerate(rows):
         top = index // across * (tile + GAP) + GAP
         for column, picture in enumerate(row):
-            small = fit(picture, tile)
+            small = fit_into(picture, tile)
             left = index % across * group + column * (tile + GAP) + GAP
             sheet[top : top + small.shape[0], left : left + small.shape[1]] = small
     return sheet
@@ -81,7 +87,7 @@ def _encoded(picture: np.ndarray, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def fit(picture: np.ndarray, tile: int) -> np.ndarray:
+def fit_into(picture: np.ndarray, tile: int) -> np.ndarray:
     """The picture resized so that its longer side has `tile` pixels."""
     height, width = picture.shape[:2]
     scale = tile / max(height, width)
