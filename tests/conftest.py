@@ -9,6 +9,7 @@ import torch
 
 from clip import build_clip
 from dataset.toy import make_photos, write_refcocog, write_referit
+from IRNet.processes import threads
 from model.scorer import Scorer
 from model.stage1 import ResponseNetwork
 from model.stage2 import SegmentationNetwork
@@ -24,6 +25,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(without_gpu)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For the small networks of a module, which are faster so."""
+    with threads(1):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -68,10 +76,10 @@ def data_words(world):
     return ["--dataset", "refcocog", "--splitBy", "umd", "--refer_data_root", str(world), *SMALL]
 
 
-def run(script, *words, monkeypatch, capsys):
-    """Run a script in this process; its exit status and what it printed."""
+def run(script, *words, monkeypatch, capsys, folder=ROOT):
+    """Run a script in this process, in `folder`; its exit status and what it printed."""
     monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(folder)
     try:
         runpy.run_path(script, run_name="__main__")
         status = 0

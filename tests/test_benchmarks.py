@@ -1,8 +1,6 @@
 """The benchmarks compare equal things, on small networks, and the estimate's arithmetic by hand."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,9 +10,6 @@ from benchmarks.estimate import Counts, Resources, available, durations, estimat
 from benchmarks.naive_tris import as_published
 from benchmarks.timing import Pair, Setting, compare, full_size
 from benchmarks.tris import random_network, stage1_step
-from tests.golden import REFERENCE
-
-ROOT = REFERENCE.parent.parent
 
 
 @pytest.fixture
@@ -90,25 +85,21 @@ def test_a_row_by_hand():
     }
 
 
-def benchmark(*arguments):
-    command = [sys.executable, "-m", "benchmarks", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
-
-
-def test_the_command_writes_the_table(tmp_path):
-    done = benchmark("--only", "loading", "--json", str(tmp_path / "table.json"))
-    assert done.returncode == 0, done.stderr
+def test_the_command_writes_the_table(tmp_path, script):
+    words = ["--only", "loading", "--json", tmp_path / "table.json"]
+    status, printed, told = script("benchmarks/__main__.py", *words)
+    assert status == 0, told
     table = json.loads((tmp_path / "table.json").read_text())
     assert table.keys() == {"loading"}
     assert table["loading"].keys() == set(COLUMNS)
     assert table["loading"]["ratio_min"] <= table["loading"]["ratio"] <= table["loading"]["ratio_max"]
-    assert "loading" in done.stdout and "1 of 1" in done.stderr
+    assert "loading" in printed and "1 of 1" in told
 
 
-def test_a_wrong_row_is_one_line():
-    done = benchmark("--only", "stage1")
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1 and "stage1" in done.stderr and "stage1_step" in done.stderr
+def test_a_wrong_row_is_one_line(script):
+    status, _, told = script("benchmarks/__main__.py", "--only", "stage1")
+    assert status == 2
+    assert len(told.splitlines()) == 1 and "stage1" in told and "stage1_step" in told
 
 
 SECONDS = {

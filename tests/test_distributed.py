@@ -63,8 +63,8 @@ def half_each(folder) -> None:
 
 
 def largest_difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
-    assert found.keys() == expected.keys()
     """Of all entries, relative to the largest one of their tensor; a gradient that is 0 but for rounding stays so."""
+    assert found.keys() == expected.keys()
     scales = {name: max(float(value.abs().max()), 1e-6) for name, value in expected.items()}
     return max(float((found[name] - expected[name]).abs().max()) / scale for name, scale in scales.items())
 

@@ -2,19 +2,15 @@
 
 import hashlib
 import io
-import subprocess
-import sys
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
 from utils.download import Remote, fetch_all, mirrored, unzip
 from utils.errors import UserError
 
-ROOT = Path(__file__).parent.parent
 CONTENT = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
@@ -187,27 +183,23 @@ def test_a_damaged_archive(tmp_path):
         unzip(tmp_path / "x.zip", tmp_path / "inside")
 
 
-def download(*words):
-    command = [sys.executable, "scripts/download.py", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-
-
-def test_data_sets_are_fetched_and_unpacked_once(server, tmp_path):
+def test_data_sets_are_fetched_and_unpacked_once(server, tmp_path, script):
     server.files["/refcoco+.zip"] = archive(**{"refcoco+/instances.json": "{}", "refcoco+/refs(unc).p": ""})
     server.files["/refcoco%2B.zip"] = server.files["/refcoco+.zip"]
-    words = ["data", "refcoco+", "--output", tmp_path, "--mirror", server.url]
-    done = download(*words)
-    assert done.returncode == 0, done.stderr
+    words = ["scripts/download.py", "data", "refcoco+", "--output", tmp_path, "--mirror", server.url]
+    status, _, told = script(*words)
+    assert status == 0, told
     assert left_in(tmp_path) == ["instances.json", "refs(unc).p"]
     assert (tmp_path / "refer" / "refcoco+" / "instances.json").is_file()
-    again = download(*words)
-    assert (again.returncode, again.stdout, len(server.asked)) == (0, "", 1)
+    status, printed, _ = script(*words)
+    assert (status, printed, len(server.asked)) == (0, "", 1)
 
 
-def test_weights_without_an_address_are_named_in_one_line(server, tmp_path):
-    nowhere = download("weights", "stage2_referit", "--output", tmp_path)
-    assert (nowhere.returncode, nowhere.stderr.count("\n")) == (2, 1)
-    assert f"put them into {tmp_path}, or name a place: --mirror URL" in nowhere.stderr
+def test_weights_without_an_address_are_named_in_one_line(server, tmp_path, script):
+    words = ["scripts/download.py", "weights", "stage2_referit", "--output", tmp_path]
+    status, _, told = script(*words)
+    assert (status, told.count("\n")) == (2, 1)
+    assert f"put them into {tmp_path}, or name a place: --mirror URL" in told
     server.files["/stage2_referit.pth"] = CONTENT
-    assert download("weights", "stage2_referit", "--output", tmp_path, "--mirror", server.url).returncode == 0
+    assert script(*words, "--mirror", server.url)[0] == 0
     assert (tmp_path / "stage2_referit.pth").read_bytes() == CONTENT

@@ -15,9 +15,7 @@ from tests.reference.golden_weights import upsample
 THRESHOLDS = {"fg": 0.3, "bg": 0.1}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("name", ["astronaut", "china", "coffee", "chelsea"])

@@ -13,10 +13,7 @@ from IRNet.train_irn import Schedule, Trainer
 from tests.irnet_helpers import figures, golden_network, photo, published_name
 from utils.errors import UserError
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

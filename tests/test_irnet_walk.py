@@ -18,10 +18,7 @@ from IRNet.walk import chebyshev_coefficients, random_walk
 from tests.irnet_helpers import bits, figures
 from tests.reference.golden_weights import upsample
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def walk_error(result, expected):

@@ -4,13 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from dataset.toy import make_photos, write_refcocog
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parent.parent
 FLAGS = {
     "--common": "--backbone toy --hidden_dim 16 --size 96 --num_workers 0",
     "--stage1": "--batch_size 4 --epoch 1",
@@ -21,72 +20,85 @@ ROWS = ["untrained", "train_stage1", "stage1", "stage1_train", "stage1_prms_trai
 ROWS += ["train_stage2", "stage2"]
 
 
-def pipeline(output, world, *more, **changed):
+def start(data, output, splits, *more, **changed):
+    """The pipeline in a process of its own; `data`: the words that name a data set and its folder."""
     words = [word for flag, value in (FLAGS | changed).items() for word in (flag, value)]
-    command = [sys.executable, "scripts/run_pipeline.py", "refcocog", "umd", str(output), "--data_root", str(world)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, "--splits", "test", *words, *more],
+    dataset, split_by, root = data
+    command = [sys.executable, "scripts/run_pipeline.py", dataset, split_by, str(output), "--data_root", str(root)]
+    return subprocess.Popen(
+        [*command, "--splits", splits, *words, *more],
         cwd=ROOT,
-        env=environment,
-        capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
     )
 
 
+def finish(process):
+    """Exit status, output and errors."""
+    printed, errors = process.communicate(timeout=300)
+    return process.returncode, printed, errors
+
+
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def toy(tmp_path_factory):
+    """A toy world, and lines that name its photos without any mask."""
     root = tmp_path_factory.mktemp("world")
     write_refcocog(root, make_photos(3, {"train": 3, "val": 1, "test": 1}))
-    return root
+    photos = sorted(file.name for file in (root / "train2014").iterdir())
+    lines = [{"image": f"train2014/{name}", "sentences": [f"the {word} one", word]} for name in photos for word in "ab"]
+    (root / "train.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    return ("refcocog", "umd", root)
 
 
-def test_from_photos_to_figures_with_a_stop_in_between(world, tmp_path):
-    begun = pipeline(tmp_path, world, "--only", "untrained")
-    assert begun.returncode == 0, begun.stderr
-    (tmp_path / "figures" / "untrained.json").unlink()  # not made again: the step is known to be finished
-    done = pipeline(tmp_path, world)
-    assert done.returncode == 0, done.stderr
-    assert "untrained: finished before" in done.stdout
-    results = json.loads((tmp_path / "results.json").read_text())
+@pytest.fixture(scope="module")
+def whole_and_own(toy, tmp_path_factory):
+    """Outputs and endings of two pipelines, side by side: of RefCOCOg, stopped once, and of photos without any mask."""
+    whole, own = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("own")
+    beside = start(("jsonl", "-", toy[2]), own, "none")
+    status, _, errors = finish(start(toy, whole, "test", "--only", "untrained"))
+    assert status == 0, errors
+    (whole / "figures" / "untrained.json").unlink()  # not made again: the step is known to be finished
+    return (whole, finish(start(toy, whole, "test"))), (own, finish(beside))
+
+
+def test_from_photos_to_figures_with_a_stop_in_between(toy, whole_and_own):
+    output, (status, printed, errors) = whole_and_own[0]
+    assert status == 0, errors
+    assert "untrained: finished before" in printed
+    results = json.loads((output / "results.json").read_text())
     assert list(results) == ROWS
     for name, row in results.items():
         assert row["seconds"] > 0
         assert row["peak_mb"] > 100
         assert ("mIoU" in row) == (not name.startswith(("train_", "irnet"))), name
     assert {"mIoU", "oIoU", "P@0.5", "PointM", "Hit"} <= set(results["stage2"])
-    names = json.loads((tmp_path / "refcocog_train_names.json").read_text())
-    assert {f"{name}.png" for name in names} == {file.name for file in (tmp_path / "ins_seg").iterdir()}
+    names = json.loads((output / "refcocog_train_names.json").read_text())
+    assert {f"{name}.png" for name in names} == {file.name for file in (output / "ins_seg").iterdir()}
 
-    again = pipeline(tmp_path, world)
-    assert again.stdout.count("finished before") == len(ROWS)
-    other = pipeline(tmp_path, world, **{"--stage1": "--batch_size 4 --epoch 2"})
-    assert (other.returncode, "holds the step train_stage1 with other flags" in other.stderr) == (2, True)
-
-
-def test_mistakes(world, tmp_path):
-    unknown = pipeline(tmp_path, world, "--only", "stage3")
-    assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
-    assert "there is no step 'stage3'; known are untrained, train_stage1" in unknown.stderr
-    failing = pipeline(tmp_path, tmp_path / "nowhere")
-    assert failing.returncode == 2
-    assert "the data folder" in failing.stderr
-    assert "the step untrained ended with status 2" in failing.stderr
-    assert not (tmp_path / "results.json").exists()
+    assert finish(start(toy, output, "test"))[1].count("finished before") == len(ROWS)
+    status, _, errors = finish(start(toy, output, "test", **{"--stage1": "--batch_size 4 --epoch 2"}))
+    assert (status, "holds the step train_stage1 with other flags" in errors) == (2, True)
 
 
-def test_your_own_photos_without_any_mask(world, tmp_path):
+def test_your_own_photos_without_any_mask(toy, whole_and_own):
     """From photos and sentences alone to a network of stage 2."""
-    photos = sorted(file.name for file in (world / "train2014").iterdir())
-    lines = [{"image": f"train2014/{name}", "sentences": [f"the {word} one", word]} for name in photos for word in "ab"]
-    (world / "train.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
-    command = [sys.executable, "scripts/run_pipeline.py", "jsonl", "-", str(tmp_path), "--data_root", str(world)]
-    words = [word for flag, value in FLAGS.items() for word in (flag, value)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "--splits", "none", *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "stage2" / "ckpt.pth").is_file()
-    assert len(list((tmp_path / "ins_seg").iterdir())) == len(lines)
+    output, (status, _, errors) = whole_and_own[1]
+    assert status == 0, errors
+    assert (output / "stage2" / "ckpt.pth").is_file()
+    assert len(list((output / "ins_seg").iterdir())) == len((toy[2] / "train.jsonl").read_text().splitlines())
+
+
+def test_an_unknown_step(toy, tmp_path):
+    status, _, errors = finish(start(toy, tmp_path, "test", "--only", "stage3"))
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "there is no step 'stage3'; known are untrained, train_stage1" in errors
+
+
+def test_a_step_that_fails_is_named_and_ends_the_pipeline(tmp_path):
+    status, _, errors = finish(start(("refcocog", "umd", tmp_path / "nowhere"), tmp_path, "test"))
+    assert status == 2
+    assert "the data folder" in errors
+    assert "the step untrained ended with status 2" in errors
+    assert not (tmp_path / "results.json").exists()

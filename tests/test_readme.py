@@ -1,12 +1,9 @@
 """What README and docs say stays true: their commands, taken from the text, and their links."""
 
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +13,9 @@ from dataset.artifacts import write_mask
 from dataset.loading import load_splits
 from dataset.toy import make_photos, write_refcocog
 from model.build import Architecture, build_network, network_content
+from tests.conftest import ROOT, run
 from utils.checkpoint import save_checkpoint
 
-ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/*.md"))]
 MADE_BY_USERS = ("data", "weights", "output", "figs")
 SCRIPT = re.compile(r"(?:python(?: -m)?|bash|torchrun.*?) ([\w./]+)")
@@ -50,20 +47,8 @@ def test_links_inside_the_repository_resolve():
                 assert (page.parent / target).exists(), f"{page}: {target}"
 
 
-def run(words, folder, monkeypatch, capsys):
-    """Run a Python script in this process, in `folder`; its exit status and what it printed."""
-    monkeypatch.setattr(sys, "argv", words)
-    monkeypatch.chdir(folder)
-    try:
-        runpy.run_path(words[0], run_name="__main__")
-        status = 0
-    except SystemExit as end:
-        status = end.code or 0
-    return status, "".join(capsys.readouterr())
-
-
 @pytest.mark.parametrize("name", sorted({script_of(command) for command in COMMANDS}))
-def test_scripts_have_the_flags_that_are_written(name, monkeypatch, capsys):
+def test_scripts_have_the_flags_that_are_written(name, script):
     """Every flag of every command stands in the help of its script."""
     assert (ROOT / name).is_file()
     own = [SCRIPT.split(command, maxsplit=1)[-1] for command in COMMANDS if script_of(command) == name]
@@ -73,7 +58,7 @@ def test_scripts_have_the_flags_that_are_written(name, monkeypatch, capsys):
         shell = subprocess.run(["bash", name, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120)
         help_text = shell.stdout
     elif flags:
-        _, help_text = run([name, "--help"], ROOT, monkeypatch, capsys)
+        _, help_text, _ = script(name, "--help")
     assert not {flag for flag in flags if flag not in help_text}
 
 
@@ -106,8 +91,8 @@ def test_commands_that_run_offline(command, clone, monkeypatch, capsys):
     """They find their files and end well."""
     _, *words = shlex.split(command)
     words = [words[1].replace(".", "/") + ".py", *words[2:]] if words[0] == "-m" else words
-    status, printed = run(words, clone, monkeypatch, capsys)
-    assert status == 0, printed
+    status, _, errors = run(*words, monkeypatch=monkeypatch, capsys=capsys, folder=clone)
+    assert status == 0, errors
 
 
 def test_the_python_example(clone, monkeypatch):

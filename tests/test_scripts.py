@@ -20,13 +20,7 @@ from model.examples import TILE
 from tests.conftest import ROOT, SMALL, data_words, train_words
 from utils.pictures import GAP
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def weights(file):
@@ -67,9 +61,10 @@ def test_the_same_seed_repeats_a_training_and_another_does_not(trained, world, t
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-def test_a_training_that_was_ended_by_a_signal_goes_on_to_the_same_weights(trained, world, tmp_path):
-    words = [sys.executable, "train_stage1.py", *train_words(world, tmp_path, "--save_every", "0.00001")]
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def test_a_training_that_was_ended_by_a_signal_goes_on_to_the_same_weights(trained, world, tmp_path, script):
+    words = ["train_stage1.py", *train_words(world, tmp_path, "--save_every", "0.00001")]
+    command = [sys.executable, *words]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "ckpt_last.pth").exists() and process.poll() is None:
         time.sleep(0.01)  # until the first step is saved
     process.send_signal(signal.SIGTERM)
@@ -79,7 +74,7 @@ def test_a_training_that_was_ended_by_a_signal_goes_on_to_the_same_weights(train
     assert "Traceback" not in errors
     stopped = torch.load(tmp_path / "ckpt_last.pth", weights_only=True)["training"]
     assert (0, 0) < (stopped["epoch"], stopped["step"]) < (2, 0)
-    subprocess.run([*words, "--resume"], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    assert script(*words, "--resume")[0] == 0
     whole, resumed = (weights(folder / "ckpt_last.pth") for folder in (trained[0], tmp_path))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -260,18 +255,19 @@ def test_help_says_what_every_flag_does_on_two_screens(name, script):
     assert max(map(len, described.splitlines())) <= 110
 
 
-def test_two_processes_evaluate_and_export_as_one(trained, world, tmp_path):
+def test_two_processes_evaluate_and_export_as_one(trained, world, tmp_path, script):
     """Three photos: one process has two of them."""
 
-    def validate(launcher, name):
-        words = [*data_words(world), "--test_split", "test", "--output", str(trained[0]), "--prms"]
-        words += ["--cam_save_dir", str(tmp_path / name), "--json", str(tmp_path / f"{name}.json")]
-        subprocess.run([*launcher, "validate.py", *words], cwd=ROOT, check=True, capture_output=True, timeout=120)
-        return {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()}
+    def words(name):
+        evaluated = [*data_words(world), "--test_split", "test", "--output", str(trained[0]), "--prms"]
+        return [*evaluated, "--cam_save_dir", str(tmp_path / name), "--json", str(tmp_path / f"{name}.json")]
 
-    one = validate([sys.executable], "one")
-    two = validate([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"], "two")
+    assert script("validate.py", *words("one"))[0] == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "validate.py"]
+    subprocess.run([*launcher, *words("two")], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    one, two = ({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "two"))
     assert one == two
+    assert len(one) > 3
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
 
 
