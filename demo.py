@@ -9,6 +9,8 @@ page in the browser.
 import argparse
 import os
 import re
+from collections.abc import Container
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from model.segmenter import Segmenter, load_model
 from utils.download import fetch_all, mirrored
 from utils.errors import UserError, run_script
 from utils.files import write_json
-from utils.options import Parser, port_number, positive_int
+from utils.options import Parser, input_size, port_number
 from utils.pictures import heat_overlay, save_png
 from web import serve
 
@@ -48,7 +50,7 @@ def parse_args() -> argparse.Namespace:
         "--mask", action="store_true", help="also write each mask, as PNG and as COCO run lengths in JSON"
     )
     parser.add_argument(
-        "--size", type=positive_int, default=320, help="photos are resized to SIZE x SIZE for the network"
+        "--size", type=input_size, help="photos are resized to SIZE x SIZE for the network (default: as it was trained)"
     )
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, cuda:1, ..."
@@ -67,23 +69,37 @@ def main() -> None:
     segmenter = load_model(args.pretrain, _device(args.device), args.size)
     if args.web:
         serve(segmenter, args.port)
+    written: set[Path] = set()
     for photo in photos:
-        for written in segment_photo(segmenter, photo, args.text, Path(args.output), args.mask):
-            print(written)
+        for path in segment_photo(segmenter, photo, args.text, Path(args.output), args.mask, written):
+            print(path)
 
 
-def segment_photo(segmenter: Segmenter, file: Path, sentences: list[str], output: Path, masks: bool) -> list[Path]:
-    """Write the pictures, and with `masks` the masks, of one photo; returns the files."""
+def segment_photo(
+    segmenter: Segmenter, file: Path, sentences: list[str], output: Path, masks: bool, taken: set[Path]
+) -> list[Path]:
+    """Write the pictures, and with `masks` the masks, of one photo; returns the files.
+
+    taken: the pictures that this run has written before; this photo's are added.
+    """
     photo = read_photo(file)
     responses = segmenter.respond(photo, sentences)
     written = []
     for sentence, response in zip(sentences, responses, strict=True):
-        path = output / f"{file.stem}_({file_name(sentence)}).png"
-        save_png(path, heat_overlay(np.asarray(photo), response.clip(0)))
+        path = picture_path(output, file, sentence, taken)
+        taken.add(path)
+        save_png(path, heat_overlay(np.asarray(photo), response))
         written.append(path)
         if masks:
             written += _write_mask(path, sentence, response > segmenter.network.mask_threshold)
     return written
+
+
+def picture_path(output: Path, file: Path, sentence: str, taken: Container[Path]) -> Path:
+    """Named by photo and sentence; numbered where photos or sentences differ in what a name leaves out."""
+    stem = f"{file.stem}_({file_name(sentence)})"
+    names = chain([f"{stem}.png"], (f"{stem}_{number}.png" for number in count(2)))
+    return next(output / name for name in names if output / name not in taken)
 
 
 def _write_mask(picture: Path, sentence: str, mask: np.ndarray) -> list[Path]:
@@ -96,8 +112,8 @@ def _write_mask(picture: Path, sentence: str, mask: np.ndarray) -> list[Path]:
 
 
 def file_name(sentence: str) -> str:
-    """A sentence as part of a file's name: without what file systems object to, and not too long."""
-    return re.sub(r'[/\\:*?"<>|\x00-\x1f]', "_", sentence)[:100]
+    """A sentence as part of a file's name: without what file systems object to, and 100 bytes long at most."""
+    return re.sub(r'[/\\:*?"<>|\x00-\x1f]', "_", sentence).encode()[:100].decode(errors="ignore")
 
 
 def _photos(path: Path) -> list[Path]:

@@ -8,7 +8,7 @@ import argparse
 
 from dataset.loading import DATASETS, TrainLoader, load_splits
 from dataset.samples import NegativeSentences, TrainSamples, all_sentences
-from model.build import Architecture, build_scorer
+from model.build import Network, build_scorer
 from model.losses import Stage1Criterion
 from model.scorer import SentenceTable
 from model.training import train
@@ -20,6 +20,7 @@ from utils.options import (
     Parser,
     add_data_options,
     add_network_options,
+    add_scorer_option,
     add_training_options,
     non_negative_float,
     non_negative_int,
@@ -41,7 +42,11 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--w4", type=non_negative_float, default=5.0, help="weight of the classification loss")
     group.add_argument("--w5", type=non_negative_float, default=2.0, help="weight of the negative loss")
     group.add_argument("--negative_samples", type=non_negative_int, default=3, help="negative sentences per ref")
-    return parser.parse_args()
+    add_scorer_option(group)
+    args = parser.parse_args()
+    if not (args.w1 or args.w4 or (args.w5 and args.negative_samples)):
+        parser.error("every loss is switched off; give --w1, --w4 or --w5 (with --negative_samples) a weight above 0")
+    return args
 
 
 def main() -> None:
@@ -56,12 +61,15 @@ def main() -> None:
     negatives = NegativeSentences(splits["train"], args.negative_samples)
     samples = TrainSamples(splits["train"], args.size, args.max_query_len, args.seed, negatives, args.cache_images)
     loader = TrainLoader(samples, args.batch_size, args.seed, args.num_workers, args.accumulate)
-    architecture = Architecture.of_flags(args)
-    scorer = build_scorer(architecture.backbone, amp_dtype(args.amp, device)).to(device)
-    sentences = SentenceTable(scorer, all_sentences(splits["train"].references), args.max_query_len)
-    criterion = Stage1Criterion(sentences, foreground=args.w1, classification=args.w4, negative=args.w5)
+    amp, texts = amp_dtype(args.amp, device), all_sentences(splits["train"].references)
+
+    def criterion(network: Network) -> Stage1Criterion:
+        scorer = build_scorer(network, args.scorer, amp).to(device)
+        sentences = SentenceTable(scorer, texts, args.max_query_len)
+        return Stage1Criterion(sentences, foreground=args.w1, classification=args.w4, negative=args.w5)
+
     validation = [splits[name] for name in args.test_split]
-    train(1, args, architecture, lambda _: criterion, loader, validation, device, schedule_interval="step")
+    train(1, args, criterion, loader, validation, device, amp, schedule_interval="step")
 
 
 if __name__ == "__main__":

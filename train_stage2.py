@@ -10,10 +10,10 @@ import argparse
 from dataset.loading import DATASETS, TrainLoader, load_splits
 from dataset.pseudo_masks import PseudoMasks, with_masks
 from dataset.samples import TrainSamples
-from model.build import Architecture
 from model.losses import Stage2Criterion
 from model.training import train
 from utils.distributed import init_processes
+from utils.engine import amp_dtype
 from utils.errors import run_script
 from utils.log import say
 from utils.options import Parser, add_data_options, add_network_options, add_training_options
@@ -44,18 +44,17 @@ def main() -> None:
     masks = PseudoMasks(args.pseudo_path, args.size)
     samples = TrainSamples(annotated, args.size, args.max_query_len, args.seed, masks, args.cache_images)
     loader = TrainLoader(samples, args.batch_size, args.seed, args.num_workers, args.accumulate)
-    architecture = Architecture.of_flags(args)
     validation = [splits[name] for name in args.test_split]
     train(
         2,
         args,
-        architecture,
         lambda network: Stage2Criterion(network if args.model_ema else None),
         loader,
         validation,
         device,
+        amp_dtype(args.amp, device),
         schedule_interval="epoch",  # kept: so the rate hardly decays, its factor counts steps
-        fast=("positional_embedding",),
+        fast=("positional_embedding",),  # kept: the published fast group has it
     )
 
 

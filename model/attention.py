@@ -7,7 +7,10 @@ from torch import nn
 
 
 def _normalised(convolution: nn.Module, channels: int) -> nn.Sequential:
-    """What follows must hand back contiguous gradients: on CPUs PyTorch's instance norm misreads others at batch 1."""
+    """The convolution and an instance norm of its channels.
+
+    What follows must hand back contiguous gradients: on CPUs PyTorch's instance norm misreads others at batch 1.
+    """
     return nn.Sequential(convolution, nn.InstanceNorm2d(channels, affine=True))
 
 

@@ -15,34 +15,54 @@ from model.stage1 import ResponseNetwork
 from model.stage2 import SegmentationNetwork
 from utils.checkpoint import fill, load_checkpoint
 from utils.errors import UserError, shown
+from utils.options import LONGEST_QUERY, SHORTEST_QUERY, SMALLEST_SIZE
 
 MAX_HIDDEN_DIM = 4096  # half a gigabyte of weights; a checkpoint that says more is no network of this project
 CURE = "train it, or put a published one there (weights/README.md)"  # for a checkpoint that cannot be had
+MAX_SIZE = 4096  # pixels
+NETWORK_FLAGS = {"backbone": "backbone", "hidden_dim": "hidden_dim", "prompt_weight": "attn_multi"}
 TOY_BACKBONES, TOY_SCORER, SCORER = ("toy", "toy-RN"), "toy-ViT", "ViT-B/32"
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a network is built from; kept in every checkpoint."""
+    """What a network is built from and trained with; kept in every checkpoint. Raises UserError for absurd values."""
 
     backbone: str = "clip-RN50"  # NAME, or NAME=FILE with the weights to start from
     hidden_dim: int = 1024  # stage 1's projections
     prompt_weight: float = 0.1  # stage 1's bilateral prompt
+    input_size: int = 320  # pixels, of the square that photos are resized to
+    query_length: int = 20  # tokens; stage 2 attends over the padding too
 
     def __post_init__(self) -> None:
         check_clip_name(self.backbone)
-        if type(self.hidden_dim) is not int or self.hidden_dim not in range(1, MAX_HIDDEN_DIM + 1):
-            raise UserError(f"--hidden_dim {shown(self.hidden_dim)} is not a whole number from 1 to {MAX_HIDDEN_DIM}")
+        _require_whole("--hidden_dim", self.hidden_dim, 1, MAX_HIDDEN_DIM)
+        _require_whole("--size", self.input_size, SMALLEST_SIZE, MAX_SIZE)
+        _require_whole("--max_query_len", self.query_length, SHORTEST_QUERY, LONGEST_QUERY)
         if not math.isfinite(self.prompt_weight):
             raise UserError(f"--attn_multi {self.prompt_weight} is not a finite number")
 
     @classmethod
     def of_flags(cls, args: argparse.Namespace) -> "Architecture":
-        """What the flags of the network group say."""
-        return cls(args.backbone or cls.backbone, args.hidden_dim, args.attn_multi)
+        """What the flags say, with the published values where they say nothing."""
+        said = {name: getattr(args, flag) for name, flag in NETWORK_FLAGS.items() if getattr(args, flag) is not None}
+        return cls(**said, input_size=args.size, query_length=args.max_query_len)
+
+    def require_flags(self, args: argparse.Namespace, file: str | Path) -> None:
+        """UserError where a flag of the network group says otherwise than this, which is the checkpoint `file`'s."""
+        for name, flag in NETWORK_FLAGS.items():
+            said, own = getattr(args, flag), getattr(self, name)
+            same = said is None or said == own
+            if not same and not (name == "backbone" and check_clip_name(said) == check_clip_name(own)):
+                raise UserError(f"{file} was trained with --{flag} {own}, not {said}; leave it out")
 
 
-Network = ResponseNetwork | SegmentationNetwork
+def _require_whole(flag: str, value: Any, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise UserError(f"{flag} {shown(value)} is not a whole number from {low} to {high}")
+
+
+Network = ResponseNetwork | SegmentationNetwork  # with the `architecture` that it was built from
 
 
 def build_network(stage: int, architecture: Architecture, pretrained: bool) -> Network:
@@ -52,24 +72,27 @@ def build_network(stage: int, architecture: Architecture, pretrained: bool) -> N
         network = ResponseNetwork(backbone, architecture.hidden_dim, architecture.prompt_weight)
     else:
         network = SegmentationNetwork(backbone)
+    network.architecture = architecture
     return network.to(memory_format=torch.channels_last)  # convolutions are faster so
 
 
-def build_scorer(backbone: str, amp: torch.dtype | None = None) -> Scorer:
-    """The scorer that goes with a backbone: the toy world's own, else ViT-B/32."""
-    return Scorer(build_clip(TOY_SCORER if backbone.partition("=")[0] in TOY_BACKBONES else SCORER), amp)
+def build_scorer(network: Network, name: str | None = None, amp: torch.dtype | None = None) -> Scorer:
+    """The scorer `name`, by default that which goes with a network's backbone: the toy world's own, else ViT-B/32."""
+    backbone = network.architecture.backbone.partition("=")[0]
+    return Scorer(build_clip(name or (TOY_SCORER if backbone in TOY_BACKBONES else SCORER)), amp)
 
 
-def network_content(network: Network, architecture: Architecture) -> dict[str, Any]:
+def network_content(network: Network) -> dict[str, Any]:
     """What a checkpoint holds of a network."""
-    name = architecture.backbone.partition("=")[0]  # the file of the initial weights does not matter any more
-    return {"model": network.state_dict(), "architecture": asdict(architecture) | {"backbone": name}}
+    # The file of the initial weights does not matter any more.
+    description = asdict(network.architecture) | {"backbone": network.architecture.backbone.partition("=")[0]}
+    return {"model": network.state_dict(), "architecture": description}
 
 
 def load_network(
     file: str | Path, cure: str = CURE, fallback: Architecture | None = None, stage: int | None = None
-) -> tuple[Network, Architecture]:
-    """The network of a checkpoint, ours or a published one, in evaluation mode on the CPU, and its description.
+) -> Network:
+    """The network of a checkpoint, ours or a published one, in evaluation mode on the CPU.
 
     A published checkpoint does not say what it was built from: then `fallback` does. Raises UserError where the file is
     no such checkpoint, or of another stage than `stage`.
@@ -85,7 +108,7 @@ def load_network(
     architecture = _described(content.get("architecture"), file) or fallback or Architecture()
     network = build_network(found, architecture, pretrained=False)
     fill(network, state, file, f"is it a checkpoint with --backbone {architecture.backbone}?")
-    return network.eval(), architecture
+    return network.eval()
 
 
 def _is_parameter(name: Any, value: Any) -> bool:

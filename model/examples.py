@@ -5,7 +5,7 @@ import torch
 
 from dataset.loading import eval_loader
 from dataset.photos import read_photo
-from dataset.references import Split
+from dataset.references import Reference, Split
 from dataset.samples import EvalPhotos, Target
 from model.predict import Predict
 from utils.distributed import gather
@@ -21,8 +21,10 @@ class Examples:
     """The same refs of a split each time, of different photos: sentence, photo, response map, mask, and true mask."""
 
     def __init__(self, split: Split, size: int, query_length: int):
-        firsts = list({reference.photo: reference for reference in reversed(split.references)}.values())[::-1]
-        chosen = spread(firsts, SHOWN)
+        firsts: dict[str, Reference] = {}
+        for reference in split.references:
+            firsts.setdefault(reference.photo, reference)
+        chosen = spread(list(firsts.values()), SHOWN)
         annotated = all(reference.segmentation is not None for reference in chosen)
         self.split = split.part(chosen)
         self.photos = EvalPhotos(self.split, size, query_length, masks=annotated)
@@ -34,7 +36,7 @@ class Examples:
         def add(target: Target, maps: np.ndarray, _: Responses) -> None:
             photo = np.array(read_photo(self.split.photo_path(target.reference)))
             masks = [maps[0] > threshold] + ([] if target.mask is None else [target.mask])
-            pictures = [photo, heat_overlay(photo, maps[0].clip(0)), *(mask_overlay(photo, mask) for mask in masks)]
+            pictures = [photo, heat_overlay(photo, maps[0]), *(mask_overlay(photo, mask) for mask in masks)]
             text = text_tile(target.reference.sentences[0], TILE)
             rows[target.reference.index] = [text, *(fit_into(picture, TILE) for picture in pictures)]
 

@@ -37,7 +37,7 @@ def classification_scores(scores: torch.Tensor) -> torch.Tensor:
 
 
 def classification_loss(scores: torch.Tensor) -> torch.Tensor:
-    """Of the sentences of a batch each image's own one is true, the others are false."""
+    """From scores (B, B, h, w) of images and the batch's sentences: each image's own is true, the others are false."""
     own = torch.eye(len(scores), device=scores.device)
     return F.multilabel_soft_margin_loss(classification_scores(scores), own)
 

@@ -12,13 +12,17 @@ from clip import tokenize
 from dataset.checks import checked_sentence
 from dataset.photos import read_photo, to_input
 from model.build import load_network
+from utils.errors import UserError, shown
 from utils.maps import at_photo_size
 
 Photo = str | Path | Image.Image | np.ndarray
 
 
 class Segmenter:
-    """Segments the objects that sentences name, with a network of either stage."""
+    """Segments the objects that sentences name, with a network of either stage.
+
+    Photos are resized to `size` x `size` pixels, sentences cut to `query_length` tokens.
+    """
 
     def __init__(self, network: nn.Module, size: int = 320, query_length: int = 20, device: torch.device | str = "cpu"):
         self.network = network.eval().to(device)
@@ -29,9 +33,13 @@ class Segmenter:
         """Response maps of a photo, float32 (N, H, W), at most 1, at the photo's size.
 
         A photo is a path, a PIL image or an RGB array uint8 (H, W, 3). Raises UserError for a photo that cannot be
-        decoded and for an empty sentence.
+        decoded, for an empty sentence, and for a sentence in the place of a list of them.
         """
+        if isinstance(sentences, str):
+            raise UserError(f"{shown(sentences)} is one sentence; give a list of them")
         image = as_image(photo)
+        if not sentences:
+            return np.zeros((0, image.height, image.width), dtype=np.float32)
         texts = [checked_sentence(sentence, "the list of sentences") for sentence in sentences]
         tokens = tokenize(texts, self.query_length).to(self.device)
         which = torch.zeros(len(texts), dtype=torch.int64, device=self.device)
@@ -52,7 +60,11 @@ def as_image(photo: Photo) -> Image.Image:
     return read_photo(photo)
 
 
-def load_model(file: str | Path, device: torch.device | str = "cpu", size: int = 320) -> Segmenter:
-    """The network of a checkpoint of either stage, ours or a published one; UserError where it cannot be had."""
-    network, _ = load_network(file)
-    return Segmenter(network, size, device=device)
+def load_model(file: str | Path, device: torch.device | str = "cpu", size: int | None = None) -> Segmenter:
+    """The network of a checkpoint of either stage, ours or a published one; UserError where it cannot be had.
+
+    size: pixels of the square that photos are resized to; None: as in its training.
+    """
+    network = load_network(file)
+    trained = network.architecture
+    return Segmenter(network, size or trained.input_size, trained.query_length, device)

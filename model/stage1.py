@@ -25,10 +25,11 @@ class ResponseNetwork(nn.Module):
 
     def __init__(self, backbone: open_clip.CLIP, hidden_dim: int = 1024, prompt_weight: float = 0.1):
         super().__init__()
+        channels = pyramid_channels(backbone)
         self.backbone = backbone
         backbone.visual.attnpool.requires_grad_(False)  # not evaluated
         backbone.logit_scale.requires_grad_(False)  # not used
-        self.visual_projection = nn.Conv2d(pyramid_channels(backbone)[3], hidden_dim, 1)
+        self.visual_projection = nn.Conv2d(channels[3], hidden_dim, 1)
         self.sentence_projection = nn.Linear(backbone.text_projection.shape[1], hidden_dim)
         self.prompt = BilateralPrompt(hidden_dim)
         self.prompt_weight = prompt_weight

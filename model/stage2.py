@@ -27,10 +27,10 @@ class SegmentationNetwork(nn.Module):
 
     def __init__(self, backbone: open_clip.CLIP):
         super().__init__()
+        channels = pyramid_channels(backbone)
         self.backbone = backbone
         for unused in (backbone.visual.attnpool, backbone.logit_scale, backbone.text_projection):
             unused.requires_grad_(False)
-        channels = pyramid_channels(backbone)
         words = backbone.token_embedding.embedding_dim
         self.attention = nn.ModuleDict({str(i): PixelAttention(channels[i - 1], words) for i in (2, 3, 4)})
         d1, d2, d3, d4 = (c // 4 for c in channels)  # 64, 128, 256, 512 for RN50

@@ -2,12 +2,13 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from dataset.loading import TrainLoader, eval_loader
 from dataset.references import Split
@@ -18,7 +19,7 @@ from model.predict import predict_with
 from model.training_folder import TrainingFolder
 from utils.checkpoint import find_checkpoint
 from utils.distributed import is_main, wait_for_all, world_size
-from utils.engine import Callbacks, Criterion, Training, amp_dtype, fit
+from utils.engine import Callbacks, Criterion, Training, fit
 from utils.evaluator import evaluate
 from utils.files import owned_by_this_run
 from utils.log import TrainingLog, say
@@ -26,72 +27,66 @@ from utils.metrics import summarise
 from utils.optimisation import build_optimizer, polynomial_decay
 from utils.sync_batch_norm import synchronise
 
-# Settings that a resumed training must share with the one it goes on from; the others may change on the way.
-FIXED = ("dataset", "split_by", "size", "max_query_len", "batch_size", "accumulate", "epochs", "seed", "amp", "compile")
-FIXED += ("lr", "lr_multi", "weight_decay", "w1", "w4", "w5", "negative_samples", "model_ema")
+# Flags that a resumed training must share with the one it goes on from; the others may change on the way.
+FIXED = ("dataset", "split_by", "size", "max_query_len", "batch_size", "accumulate", "epochs", "seed", "compile", "lr")
+FIXED += ("lr_multi", "weight_decay", "w1", "w4", "w5", "negative_samples", "scorer", "model_ema")
 
 
 def train(
     stage: int,
     args: argparse.Namespace,
-    architecture: Architecture,
-    build_criterion: Callable[[nn.Module], Criterion],
+    build_criterion: Callable[[Network], Criterion],
     loader: TrainLoader,
     validation: Sequence[Split],
     device: torch.device,
+    amp: torch.dtype | None,
     schedule_interval: Literal["step", "epoch"],
     fast: Sequence[str] = (),
 ) -> None:
     """Build or resume a training and run it to its end; `args` are the flags of the training group.
 
-    schedule_interval: what the schedule counts. fast: see `build_optimizer`.
+    amp: precision of the network's products. schedule_interval: what the schedule counts. fast: see `build_optimizer`.
     """
-    settings = {name: getattr(args, name) for name in FIXED if hasattr(args, name)} | {"processes": world_size()}
-    folder, photos = TrainingFolder(args.output, settings), _validation_photos(validation, args)
+    settings = {name: getattr(args, name) for name in FIXED if hasattr(args, name)}
+    folder = TrainingFolder(args.output, settings | {"amp": str(amp), "processes": world_size()})
+    validated = {split.name: _batches(split, args) for split in validation}
     examples = Examples([*validation, loader.samples.split][0], args.size, args.max_query_len)
     with owned_by_this_run(args.output, main=is_main()):
-        last = folder.read_last() if args.resume and not args.pretrain else None
+        last = folder.read_last() if args.resume and (folder.last.is_file() or not args.pretrain) else None
         torch.manual_seed(args.seed)
-        network, architecture = _initial_network(stage, architecture, args, folder if last else None)
-        network.to(device)
+        network = _initial_network(stage, args, folder if last else None).to(device)
         optimizer = build_optimizer(network, args.lr, args.lr_multi, args.weight_decay, fast)
         schedule = polynomial_decay(optimizer, len(loader) * args.epochs)
-        training = Training(
-            _for_training(network, args.compile),
-            build_criterion(network),
-            optimizer,
-            schedule,
-            schedule_interval,
-            amp_dtype(args.amp, device),
-        )
+        parallel, criterion = _for_training(network, args.compile), build_criterion(network)
+        training = Training(parallel, criterion, optimizer, schedule, schedule_interval, amp)
         if last:
             folder.restore(training, last)
         say(_description(args, loader, training))
         log = TrainingLog(args.output, args.board_folder)
         log.settings(vars(args))
-        run = Run(args, network, architecture, training, loader, photos, examples, folder, log)
-        fit(training, loader, args.epochs, log, run)
+        around = AroundTheSteps(60 * args.save_every, network, training, validated, examples, folder, log, len(loader))
+        fit(training, loader, args.epochs, log, around)
         log.close()
         say(f"examples of the last epoch: {folder.examples}; checkpoint: {folder.best}")
         wait_for_all()
 
 
-def _validation_photos(splits: Sequence[Split], args: argparse.Namespace) -> dict[str, EvalPhotos]:
-    return {
-        split.name: EvalPhotos(split, args.size, args.max_query_len, cache_images=args.cache_images) for split in splits
-    }
+def _batches(split: Split, args: argparse.Namespace) -> DataLoader:
+    photos = EvalPhotos(split, args.size, args.max_query_len, cache_images=args.cache_images)
+    return eval_loader(photos, args.batch_size, args.num_workers)
 
 
-def _initial_network(
-    stage: int, architecture: Architecture, args: argparse.Namespace, resumed: TrainingFolder | None
-) -> tuple[Network, Architecture]:
+def _initial_network(stage: int, args: argparse.Namespace, resumed: TrainingFolder | None) -> Network:
     """The network that training starts with: of the last checkpoint, of `--pretrain`, or new with CLIP's weights."""
-    if resumed:
-        return load_network(resumed.last, "train without --resume", architecture, stage)
-    if args.pretrain:
-        file = find_checkpoint(args.output, args.pretrain)
-        return load_network(file, "name another --pretrain, or leave it out", architecture, stage)
-    return build_network(stage, architecture, pretrained=True), architecture
+    described = Architecture.of_flags(args)
+    if not (resumed or args.pretrain):
+        return build_network(stage, described, pretrained=True)
+    file = resumed.last if resumed else find_checkpoint(args.output, args.pretrain)
+    cure = "train without --resume" if resumed else "name another --pretrain, or leave it out"
+    network = load_network(file, cure, described, stage)
+    network.architecture.require_flags(args, file)
+    network.architecture = replace(network.architecture, input_size=args.size, query_length=args.max_query_len)
+    return network
 
 
 def _for_training(network: Network, compiled: bool) -> nn.Module:
@@ -115,40 +110,35 @@ def _description(args: argparse.Namespace, loader: TrainLoader, training: Traini
 
 
 @dataclass
-class Run(Callbacks):
+class AroundTheSteps(Callbacks):
     """What happens around the steps of a training: figures, checkpoints, pictures."""
 
-    args: argparse.Namespace
-    network: Network  # as it is without what several processes and compiling put around it
-    architecture: Architecture
+    save_every: float  # seconds
+    network: Network  # without what several processes and compiling put around it
     training: Training
-    loader: TrainLoader
-    photos: dict[str, EvalPhotos]
+    validated: dict[str, DataLoader]  # batches of photos, by split
     examples: Examples
     folder: TrainingFolder
     log: TrainingLog
-
-    def __post_init__(self) -> None:
-        self.save_every = 60 * self.args.save_every
+    steps: int  # of an epoch
 
     def validate(self) -> dict[str, float]:
         """Figures of each validated split by `<split>/<figure>`."""
         self.network.eval()
         predict, threshold, device = predict_with(self.network), self.network.mask_threshold, self.training.device
         figures = {}
-        for name, photos in self.photos.items():
-            batches = eval_loader(photos, self.args.batch_size, self.args.num_workers)
+        for name, batches in self.validated.items():
             outcomes = evaluate(predict, batches, threshold, device, f"validation on {name}")
             figures |= {f"{name}/{figure}": value for figure, value in summarise(outcomes).items()}
         return figures
 
     def on_epoch(self) -> None:
         """Keep the network if it is the best so far, on the first of the validated splits, and draw the examples."""
-        split = next(iter(self.photos), None)
-        self.folder.save_best(network_content(self.network, self.architecture), self.training.history, split)
+        split = next(iter(self.validated), None)
+        self.folder.save_best(network_content(self.network), self.training.history, split)
         sheet = self.examples.draw(predict_with(self.network), self.network.mask_threshold, self.training.device)
         self.folder.save_examples(sheet)
-        self.log.picture("examples", sheet, self.training.epoch * len(self.loader))
+        self.log.picture("examples", sheet, self.training.epoch * self.steps)
 
     def save(self) -> None:
-        self.folder.save_last(network_content(self.network, self.architecture), self.training)
+        self.folder.save_last(network_content(self.network), self.training)

@@ -58,7 +58,8 @@ class TrainingFolder:
     def save_best(self, network: dict[str, Any], history: list[dict[str, Any]], split: str | None) -> None:
         """Keep the network where its last epoch is the best so far by a figure of `split`; without a split always."""
         for name, figure in BEST.items():
-            column = [line[f"{split}/{figure}" if split else "epoch"] for line in history]
+            # An epoch before a resumption may have been validated on another split.
+            column = [line.get(f"{split}/{figure}" if split else "epoch", -1.0) for line in history]
             if column[-1] > max(column[:-1], default=-1.0) and is_main():
                 content = network | {"epoch": len(history), "figures": history[-1]}
                 save_checkpoint(self.last.with_name(name), content)

@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -37,7 +37,7 @@ def validate(args: argparse.Namespace) -> None:
     splits = load_splits(args.dataset, args.data_root, args.split_by, args.test_split)
     card = MetricCard(args.report, args.compare, splits, _title(args)) if args.report else None
     export = MapExport(args.cam_save_dir, args.name_save_dir, args.cam_format)
-    evaluation = Evaluation(args, device, *_source(args, device))
+    evaluation = _evaluation(args, device)
     rows = {}
     for name, split in splits.items():
         began = time.monotonic()
@@ -46,7 +46,7 @@ def validate(args: argparse.Namespace) -> None:
         if outcomes:
             rows[name] = summarise(outcomes)
         if outcomes and card:
-            card.add(split, outcomes, evaluation.threshold, evaluation)
+            card.add(split, outcomes, evaluation.threshold, replace(evaluation, cache_images=None))
         say(f"{name}: {len(split.references)} refs, {len(outcomes)} sentences, {time.monotonic() - began:.1f} s")
     _tell(rows, card, args.json)
     wait_for_all()
@@ -66,56 +66,73 @@ def _require_flags_that_go_together(args: argparse.Namespace) -> None:
         raise UserError("--compare needs --report, the folder that the differences are written to")
     if args.pseudo_path and args.cam_format == "native":
         raise UserError("--cam_format native keeps stage 1's scores, --pseudo_path has none; leave one of them out")
+    if args.pseudo_path and args.prms:
+        raise UserError("--prms selects among response maps, --pseudo_path has one mask a ref; leave one of them out")
+    if args.cam_format == "native" and not args.cam_save_dir:
+        raise UserError("--cam_format needs --cam_save_dir, the folder that the maps are written to")
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What the evaluations of all splits have in common. Called with a split and what to do with each ref's maps."""
 
-    args: argparse.Namespace
-    device: torch.device
     predict: Predict
     threshold: float  # a pixel is foreground where the normalised map exceeds it
+    device: torch.device
+    size: int  # pixels
+    query_length: int  # tokens
+    batch_size: int
+    workers: int
+    cache_images: str | None
+    needs_masks: bool  # else a split in which masks are missing is gone through all the same, without outcomes
 
     def __call__(self, split: Split, on_target: OnTarget | None) -> list[Outcome]:
-        """A split without any mask can be exported all the same: then there are no outcomes."""
-        annotated = any(reference.segmentation is not None for reference in split.references)
-        masks = annotated or not self.args.cam_save_dir
-        photos = EvalPhotos(split, self.args.size, self.args.max_query_len, masks, self.args.cache_images)
-        batch_size = 1 if self.args.pseudo_path else self.args.batch_size  # stored masks do not stack
-        loader = eval_loader(photos, batch_size, self.args.num_workers)
+        masks = self.needs_masks or all(reference.segmentation is not None for reference in split.references)
+        photos = EvalPhotos(split, self.size, self.query_length, masks, self.cache_images)
+        loader = eval_loader(photos, self.batch_size, self.workers)
         return evaluate(self.predict, loader, self.threshold, self.device, split.name, on_target)
+
+
+def _evaluation(args: argparse.Namespace, device: torch.device) -> Evaluation:
+    predict, threshold = _source(args, device)
+    return Evaluation(
+        predict,
+        threshold,
+        device,
+        args.size,
+        args.max_query_len,
+        batch_size=1 if args.pseudo_path else args.batch_size,  # stored masks do not stack
+        workers=args.num_workers,
+        cache_images=args.cache_images,
+        needs_masks=not args.cam_save_dir,
+    )
 
 
 def _source(args: argparse.Namespace, device: torch.device) -> tuple[Predict, float]:
     """Where the maps come from, and the value above which they are foreground."""
     if args.pseudo_path:
         return predict_stored(args.pseudo_path), 0.0
-    network, architecture = _untrained(args) if args.untrained else _checkpoint(args)
+    network = _untrained(args) if args.untrained else _checkpoint(args)
     if network.stage == 2 and args.cam_format == "native":
         raise UserError("--cam_format native keeps stage 1's scores, this checkpoint is of stage 2; leave it out")
     if network.stage == 2 and args.prms:
         raise UserError("--prms selects among stage 1's response maps, this checkpoint is of stage 2; leave it out")
     predict = predict_with(network.to(device))
     if args.prms:
-        predict = with_prms(predict, build_scorer(architecture.backbone).to(device))
+        predict = with_prms(predict, build_scorer(network, args.scorer).to(device))
     return predict, network.mask_threshold
 
 
-def _untrained(args: argparse.Namespace) -> tuple[Network, Architecture]:
+def _untrained(args: argparse.Namespace) -> Network:
     torch.manual_seed(UNTRAINED_SEED)
-    architecture = Architecture.of_flags(args)
-    return build_network(1, architecture, pretrained=True).eval(), architecture
+    return build_network(1, Architecture.of_flags(args), pretrained=True).eval()
 
 
-def _checkpoint(args: argparse.Namespace) -> tuple[Network, Architecture]:
+def _checkpoint(args: argparse.Namespace) -> Network:
     file = find_checkpoint(args.output, args.pretrain)
-    network, architecture = load_network(file, fallback=Architecture.of_flags(args))
-    if args.backbone not in (None, architecture.backbone):
-        raise UserError(
-            f"{file} was trained with --backbone {architecture.backbone}, not {args.backbone}; leave it out"
-        )
-    return network, architecture
+    network = load_network(file, fallback=Architecture.of_flags(args))
+    network.architecture.require_flags(args, file)
+    return network
 
 
 def _title(args: argparse.Namespace) -> str:

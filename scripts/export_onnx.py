@@ -21,7 +21,7 @@ from clip import tokenize
 from model.build import load_network
 from utils.errors import UserError, run_script
 from utils.files import replacing
-from utils.options import Parser, positive_int, query_length
+from utils.options import Parser, input_size, query_length
 
 TOLERANCE = 1e-3  # of the logits, some ten in size; both compute in float32
 SENTENCES = ["man on the right", "the red star"]  # the file is made with the first and checked with both
@@ -45,11 +45,13 @@ def main() -> None:
     )
     parser.add_argument("--pretrain", required=True, metavar="FILE", help="a checkpoint of stage 2")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the ONNX file to write")
-    parser.add_argument("--size", type=positive_int, default=320, help="photos are resized to SIZE x SIZE pixels")
-    parser.add_argument("--max_query_len", type=query_length, default=20, help="tokens a sentence is cut to, 3 to 77")
+    parser.add_argument("--size", type=input_size, help="photos are resized to SIZE x SIZE (default: as trained)")
+    parser.add_argument("--max_query_len", type=query_length, help="tokens a sentence is cut to (default: as trained)")
     args = parser.parse_args()
-    network, _ = load_network(args.pretrain, stage=2)
-    difference = export(OnePhoto(network), args.output, args.size, args.max_query_len)
+    network = load_network(args.pretrain, stage=2)
+    trained = network.architecture
+    size, length = args.size or trained.input_size, args.max_query_len or trained.query_length
+    difference = export(OnePhoto(network), args.output, size, length)
     print(f"{args.output}: at most {difference:.1e} beside PyTorch's logits, in onnxruntime")
 
 

@@ -336,7 +336,7 @@ def irnet(content: bytes | None) -> Trial:
 COMMANDS = [
     Mistake(
         "size 0",
-        f"train_stage1.py: argument --size: '0' is not a whole number above 0; {HELP}",
+        f"train_stage1.py: argument --size: '0' is not a whole number of 64 or more; {HELP}",
         "train_stage1.py --size 0",
     ),
     Mistake(
@@ -482,6 +482,42 @@ COMMANDS = [
         "validate.py: the photo …COCO_train2014_000000000009.jpg is not there; complete the image "
         "folder (data/README.md)",
         "validate.py {broken} --test_split test --output {trained} --json {empty}/out.json",
+    ),
+    Mistake(
+        "no loss at all",
+        "train_stage1.py: every loss is switched off; give --w1, --w4 or --w5 (with --negative_samples) a weight "
+        f"above 0; {HELP}",
+        "train_stage1.py {data} --w1 0 --w4 0 --negative_samples 0",
+    ),
+    Mistake(
+        "a seed of 20 digits",
+        f"train_stage1.py: argument --seed: '{10**19}' is not a whole number from 0 to 4294967295; {HELP}",
+        f"train_stage1.py --seed {10**19}",
+    ),
+    Mistake(
+        "a board folder that is a file",
+        "train_stage1.py: cannot write to …: …; choose another --board_folder",
+        "train_stage1.py {data} --backbone toy --batch_size 4 --output {empty}/out --board_folder {photo}",
+    ),
+    Mistake(
+        "a backbone without a pyramid",
+        "train_stage1.py: this backbone has no image pyramid; choose clip-RN50, clip-RN101 or clip-RN50x4",
+        "train_stage1.py {data} --backbone toy-ViT --batch_size 4 --output {empty}/out",
+    ),
+    Mistake(
+        "another prompt weight",
+        "validate.py: …/ckpt.pth was trained with --attn_multi 0.1, not 0.7; leave it out",
+        "validate.py {data} --output {trained} --attn_multi 0.7",
+    ),
+    Mistake(
+        "PRMS of pseudo masks",
+        "validate.py: --prms selects among response maps, --pseudo_path has one mask a ref; leave one of them out",
+        "validate.py {data} --pseudo_path {empty} --prms",
+    ),
+    Mistake(
+        "a format of no maps",
+        "validate.py: --cam_format needs --cam_save_dir, the folder that the maps are written to",
+        "validate.py {data} --cam_format native",
     ),
     Mistake(
         "an output that is a file",

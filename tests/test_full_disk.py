@@ -7,6 +7,8 @@ import pytest
 
 from dataset.artifacts import write_map
 from tests.conftest import data_words, train_words
+from utils.errors import WriteError
+from utils.files import replacing
 
 SIZE = 3 << 20  # bytes of the small disk; a checkpoint of the small network takes more
 
@@ -56,6 +58,14 @@ def test_a_checkpoint_map_mask_and_report(trained, world, small_disk, script, pr
         refused(status, told, f"cannot write {small_disk}/f.json: Read-only file system; check folder and free space")
     assert {name: (small_disk / name).read_bytes() for name in before} == before
     assert not list(small_disk.rglob("*.tmp"))
+
+
+def test_a_name_that_is_too_long_is_refused_in_words(tmp_path):
+    with (
+        pytest.raises(WriteError, match="File name too long; check folder and free space"),
+        replacing(tmp_path / ("a" * 300)),
+    ):
+        pass
 
 
 def test_pseudo_masks_end_at_the_first_that_cannot_be_written(world, small_disk, tmp_path, script):

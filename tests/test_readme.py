@@ -79,10 +79,9 @@ def clone(tmp_path_factory):
         1: ("weights/refcocog_umd/ckpt.pth", "weights/stage1_refcocog_umd.pth"),
         2: ("weights/stage2_refcocog_umd.pth", "output/toy/stage2/ckpt.pth", "output/mydata/stage2/ckpt.pth"),
     }.items():
-        architecture = Architecture("toy", 16, 0.1)
-        network = build_network(stage, architecture, pretrained=False)
+        network = build_network(stage, Architecture("toy", 16), pretrained=False)
         for file in files:
-            save_checkpoint(root / file, network_content(network, architecture))
+            save_checkpoint(root / file, network_content(network))
     return root
 
 

@@ -1,6 +1,7 @@
 """The scripts as a user runs them, on a small toy world: commands that follow each other, and every kind of mistake."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,7 +115,9 @@ def test_validation_prints_and_writes_the_same_figures(trained, world, tmp_path,
 def test_the_metric_card_and_its_comparison(trained, world, tmp_path, script):
     words = ["validate.py", *data_words(world), "--output", trained[0]]
     first, second = tmp_path / "first" / "report.json", tmp_path / "second" / "report.json"
-    status, printed, _ = script(*words, "--test_split", "val,test", "--report", first.parent)
+    cached = ["--cache_images", tmp_path / "cache"]
+    status, printed, _ = script(*words, "--test_split", "val,test", "--report", first.parent, *cached)
+    assert len(list((tmp_path / "cache").iterdir())) == 2  # a file a split, none for the pictures of the cases
     assert (status, "report.html" in printed) == (0, True)
     report = json.loads(first.read_text())["splits"]["val"]
     assert f"{report['figures']['mIoU']['value']:.2f}" in printed
@@ -178,13 +181,36 @@ def test_stage2_trains_on_masks_and_is_recognised(trained, world, tmp_path, scri
     status, _, errors = script("validate.py", *data_words(world), "--output", tmp_path / "stage2", "--prms")
     assert (status, "this checkpoint is of stage 2" in errors) == (2, True)
     native = [*data_words(world), "--output", tmp_path / "stage2", "--cam_format", "native"]
-    status, _, errors = script("validate.py", *native)
+    status, _, errors = script("validate.py", *native, "--cam_save_dir", tmp_path / "x")
     assert (status, "keeps stage 1's scores, this checkpoint is of stage 2" in errors) == (2, True)
     status, printed, _ = script("validate.py", *data_words(world), "--test_split", "train", "--pseudo_path", masks)
     assert (status, "train" in printed) == (0, True)
     next(masks.iterdir()).unlink()
     status, _, errors = script("train_stage2.py", *training)
     assert (status, "1 of " in errors, "--skip_missing" in errors) == (2, True, True)
+
+
+def test_a_resumed_training_knows_backbone_and_scorer_from_its_checkpoint(trained, world, tmp_path, script):
+    shutil.copytree(trained[0], tmp_path / "copy")
+    words = ["--test_split", "val", "--batch_size", "4", "--epoch", "2", "--output", tmp_path / "copy", "--resume"]
+    status, printed, errors = script("train_stage1.py", *data_words(world), *words)
+    assert (status, "training from epoch 3" in printed) == (0, True), errors
+
+
+def test_a_split_with_masks_on_some_lines_is_exported(world, tmp_path, script):
+    """And not evaluated; what `--cam_save_dir` alone asks for needs no mask."""
+    photo = next((world / "train2014").iterdir())
+    shutil.copy(photo, tmp_path / "a.jpg")
+    lines = [{"image": "a.jpg", "sentences": ["x"]}, {"image": "a.jpg", "sentences": ["y"]}]
+    lines[0]["mask"] = [[0, 0, 9, 0, 9, 9]]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    words = ["--dataset", "jsonl", "--refer_data_root", tmp_path, "--test_split", "train", *SMALL]
+    words += ["--untrained", "--backbone", "toy", "--hidden_dim", "16"]
+    status, printed, errors = script("validate.py", *words, "--cam_save_dir", tmp_path / "cam")
+    assert (status, "train: 2 refs, 0 sentences" in printed) == (0, True), errors
+    assert len(list((tmp_path / "cam").iterdir())) == 2
+    status, _, errors = script("validate.py", *words)
+    assert (status, "has no mask for ref 1_0" in errors) == (2, True)
 
 
 def test_referit_trains_and_validates(trained, world, tmp_path, script):
@@ -220,6 +246,16 @@ def test_the_demo_paints_and_masks(trained, world, tmp_path, script):
         assert painted.size == mask.size == image.size
         runs = json.loads((tmp_path / names[2]).read_text())
         assert (coco.decode(runs) == (np.asarray(mask) > 0)).all()
+
+
+def test_pictures_of_different_sentences_have_different_names(tmp_path):
+    from demo import file_name, picture_path
+
+    assert len(file_name("人" * 100).encode()) <= 100
+    taken = set()
+    for file, sentence in (("a.jpg", "x/y"), ("a.jpg", "x:y"), ("a.png", "x/y")):
+        taken.add(picture_path(tmp_path, Path(file), sentence, taken))
+    assert {path.name for path in taken} == {"a_(x_y).png", "a_(x_y)_2.png", "a_(x_y)_3.png"}
 
 
 def test_two_runs_on_one_output(trained, world, script):
@@ -291,6 +327,8 @@ def test_a_training_can_start_from_another_network(trained, world, tmp_path, scr
     assert script("train_stage1.py", *words)[0] == 0
     first, whole = (json.loads((d / "log.jsonl").read_text().splitlines()[0]) for d in (tmp_path, trained[0]))
     assert first["loss"] < whole["loss"]
+    status, printed, _ = script("train_stage1.py", *words, "--resume")  # as the message of an interruption says
+    assert (status, "training from epoch 2, step 1" in printed) == (0, True)
     other = train_words(world, tmp_path, "--pretrain", str(trained[0] / "ckpt.pth"), "--pseudo_path", str(tmp_path))
     status, _, errors = script("train_stage2.py", *other, "--skip_missing")
     assert (status, "fewer than a batch" in errors) == (2, True)

@@ -64,6 +64,25 @@ def train(training, loader, folder, save=lambda: None):
     return torch.cat([parameter.detach().flatten() for parameter in training.network.parameters()])
 
 
+def test_a_stop_during_validation_comes_after_its_epoch_and_nothing_is_lost(tmp_path):
+    """The whole training is saved before validation, which can take long, and after it."""
+    events = []
+    training = new_training()
+
+    def validate():
+        events.append("validate")
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    def save():
+        events.append((training.epoch, training.step))
+
+    callbacks = SimpleNamespace(save_every=1e9, validate=validate, on_epoch=lambda: None, save=save)
+    with pytest.raises(InterruptionError):
+        fit(training, Samples(4, 1), 2, TrainingLog(tmp_path, None), callbacks)
+    assert events == [(0, 3), "validate", (1, 0)]
+
+
 @pytest.mark.parametrize("accumulate", [2, 3])
 def test_accumulated_batches_step_along_the_mean_gradient(tmp_path, accumulate):
     whole, parts = new_training(), new_training()

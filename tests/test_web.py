@@ -86,6 +86,13 @@ def test_a_photo_is_turned_as_phones_show_it(server):
     assert picture(answer["results"][0]["map"]).shape == (64, 48)
 
 
+def test_sentences_are_a_list():
+    segmenter = Segmenter(Redness(), size=32)
+    with pytest.raises(UserError, match="'man' is one sentence; give a list of them"):
+        segmenter.segment(red_square(), "man")
+    assert segmenter.segment(red_square(), []).shape == (0, 48, 64)
+
+
 BAD = {
     "no photo": (question(b"half a photo"), "the photo photo.png cannot be decoded"),
     "no sentence": (question(png(red_square()), []), "give one to 8 sentences"),

@@ -62,7 +62,7 @@ class Callbacks(Protocol):
         """Called after each epoch, when its line is in the training's history."""
 
     def save(self) -> None:
-        """Keep the whole training: after each epoch, in between, and when a signal asks to end."""
+        """Keep the whole training: before and after each validation, in between, and when a signal asks to end."""
 
 
 @dataclass
@@ -126,6 +126,7 @@ def fit(training: Training, loader: Loader, epochs: int, log: TrainingLog, callb
         while training.epoch < epochs:
             began = time.monotonic()
             _train_one_epoch(training, loader, log, callbacks, received)
+            callbacks.save()  # validation can take long
             line = {name: total / len(loader) for name, total in training.totals.items()}
             rates = {f"lr/{number}": group["lr"] for number, group in enumerate(training.optimizer.param_groups)}
             figures = callbacks.validate()
@@ -138,6 +139,8 @@ def fit(training: Training, loader: Loader, epochs: int, log: TrainingLog, callb
             callbacks.save()
             log.epoch(training.history, training.epoch * len(loader))
             say(_summary(training.history[-1], epochs))
+            if training.epoch < epochs:
+                _end_if_asked(received, training)
 
 
 def _train_one_epoch(
@@ -159,8 +162,7 @@ def _train_one_epoch(
             if _asked_to_end(received, training):
                 meter.look()
                 callbacks.save()
-                wait_for_all()
-                raise InterruptionError(received[0] if received else signal.SIGTERM)
+                _end_if_asked(received, training)
             if time.monotonic() - saved > callbacks.save_every:
                 meter.look()
                 callbacks.save()
@@ -238,6 +240,13 @@ def _asked_to_end(received: list[int], training: Training) -> bool:
     if world_size() > 1:
         return training.step % LOG_EVERY == 0 and any_process(bool(received), training.device)
     return bool(received)
+
+
+def _end_if_asked(received: list[int], training: Training) -> None:
+    """Where the training is saved: all processes end when any was asked to."""
+    if any_process(bool(received), training.device):
+        wait_for_all()
+        raise InterruptionError(received[0] if received else signal.SIGTERM)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,8 +34,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         words = f"cannot write {path}: {refusal.strerror or reason(refusal)}"
         raise WriteError(f"{words}; check folder and free space") from error
     finally:
-        if temporary.exists():
-            temporary.unlink()
+        with suppress(OSError):  # a name that is too long cannot even be looked for
+            temporary.unlink(missing_ok=True)
 
 
 def _refusal(error: BaseException | None) -> OSError | None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from utils.distributed import is_main
+from utils.errors import UserError, reason
 from utils.files import replacing
 
 
@@ -25,7 +26,11 @@ class TrainingLog:
         if board_folder and is_main():
             from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
-            self.board = SummaryWriter(board_folder)
+            try:
+                self.board = SummaryWriter(board_folder)
+            except OSError as error:
+                problem = error.strerror or reason(error)
+                raise UserError(f"cannot write to {board_folder}: {problem}; choose another --board_folder") from None
 
     def epoch(self, history: list[dict[str, Any]], step: int) -> None:
         """Write all epochs so far; the file is written anew, so an epoch stands in it once after any interruption."""

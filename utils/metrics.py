@@ -1,4 +1,4 @@
-"""The figures of referring segmentation, as functions of arrays (SPEC section 4), and what they sum up to.
+"""The figures of referring segmentation as functions of arrays, as the published evaluation defines them.
 
 Rows and columns count from the top left, boxes are (x1, y1, x2, y2) in pixels.
 """
@@ -12,7 +12,7 @@ import torch
 from torchvision.ops import box_iou, nms
 
 IOU_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-DEFAULT_BOX = np.array([[0.0, 0.0, 1.0, 1.0]])
+DEFAULT_BOX = np.array([[0.0, 0.0, 1.0, 1.0]])  # kept: of a mask that is empty, or the whole photo
 
 
 class Outcome(NamedTuple):
@@ -24,8 +24,8 @@ class Outcome(NamedTuple):
     union: int  # pixels
     pointing: bool  # the maximum lies in the true mask
     hit: bool  # the maximum lies in the true box
-    box_iou: float
-    box_hit: bool
+    box_iou: float  # with the true box: of the last proposal that holds the maximum, else of the first
+    box_hit: bool  # some proposal has an IoU above 0.5 with the true box
 
     @property
     def iou(self) -> float:

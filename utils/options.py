@@ -59,6 +59,13 @@ positive_int = _number(int, lambda v: v > 0, "a whole number above 0")
 non_negative_int = _number(int, lambda v: v >= 0, "a whole number of 0 or more")
 positive_float = _number(float, lambda v: 0 < v < float("inf"), "a number above 0")
 non_negative_float = _number(float, lambda v: 0 <= v < float("inf"), "a number of 0 or more")
+SMALLEST_SIZE = 64  # pixels: in smaller photos stride 32 leaves one cell, which instance norms cannot take
+SHORTEST_QUERY, LONGEST_QUERY = 3, 77  # tokens: <start>, one, <end>; CLIP's positions
+input_size = _number(int, lambda v: v >= SMALLEST_SIZE, f"a whole number of {SMALLEST_SIZE} or more")
+query_length = _number(
+    int, lambda v: SHORTEST_QUERY <= v <= LONGEST_QUERY, f"a whole number from {SHORTEST_QUERY} to {LONGEST_QUERY}"
+)
+seed_number = _number(int, lambda v: 0 <= v < 2**32, "a whole number from 0 to 4294967295")
 port_number = _number(int, lambda v: 0 <= v < 65536, "a port from 0 to 65535")
 fraction = _number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
 
@@ -102,7 +109,7 @@ def add_data_options(parser: argparse.ArgumentParser, datasets: tuple[str, ...],
         metavar="NAMES",
         help="splits to evaluate, as val,testA, or none",
     )
-    group.add_argument("--size", type=positive_int, default=320, help="photos are resized to SIZE x SIZE pixels")
+    group.add_argument("--size", type=input_size, default=320, help="photos are resized to SIZE x SIZE pixels")
     group.add_argument("--max_query_len", type=query_length, default=20, help="tokens a sentence is cut to, 3 to 77")
     group.add_argument(
         "--num_workers", type=non_negative_int, default=default_workers(), help="processes that read photos"
@@ -120,10 +127,18 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "--backbone",
         metavar="NAME[=FILE]",
         help="clip-RN50, clip-RN101, ..., toy; =FILE reads CLIP's weights from there "
-        "(default: what the checkpoint was trained with, else clip-RN50)",
+        "(default: as trained, else clip-RN50)",
     )
-    group.add_argument("--hidden_dim", type=positive_int, default=1024, help="channels of stage 1's projections")
-    group.add_argument("--attn_multi", type=non_negative_float, default=0.1, help="weight of the bilateral prompt")
+    group.add_argument(
+        "--hidden_dim",
+        type=positive_int,
+        help="channels of stage 1's projections (default: as trained, else 1024)",
+    )
+    group.add_argument(
+        "--attn_multi",
+        type=non_negative_float,
+        help="weight of the bilateral prompt (default: as trained, else 0.1)",
+    )
 
 
 def add_training_options(parser: argparse.ArgumentParser, output: str) -> None:
@@ -144,7 +159,7 @@ def add_training_options(parser: argparse.ArgumentParser, output: str) -> None:
         help="precision of the networks' products; auto is bf16 on a GPU that has it, else off",
     )
     group.add_argument("--compile", action="store_true", help="compile the network first; needs a C++ compiler")
-    group.add_argument("--seed", type=non_negative_int, default=1234, help="the same seed repeats a run")
+    group.add_argument("--seed", type=seed_number, default=1234, help="the same seed repeats a run")
     group.add_argument("--output", default=output, metavar="FOLDER", help="checkpoints and log.jsonl go there")
     group.add_argument("--board_folder", metavar="FOLDER", help="TensorBoard events go there (default: none)")
     group.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --output")
@@ -154,11 +169,13 @@ def add_training_options(parser: argparse.ArgumentParser, output: str) -> None:
     group.add_argument("--save_every", type=positive_float, default=10.0, metavar="MINUTES", help="save that often")
 
 
-def query_length(text: str) -> int:
-    value = positive_int(text)
-    if not 3 <= value <= 77:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 3 to 77")
-    return value
+def add_scorer_option(group: argparse._ArgumentGroup) -> None:
+    """The frozen CLIP that stage 1's losses and PRMS ask."""
+    group.add_argument(
+        "--scorer",
+        metavar="NAME[=FILE]",
+        help="the frozen CLIP that is asked (default: ViT-B/32; for toy its own)",
+    )
 
 
 def default_workers() -> int:
@@ -178,6 +195,7 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     other.add_argument("--untrained", action="store_true", help="evaluate stage 1 as it is before any training")
     other.add_argument("--pseudo_path", metavar="FOLDER", help="evaluate the pseudo masks there instead of a network")
     group.add_argument("--prms", action="store_true", help="give all sentences of a ref the map that fits them best")
+    add_scorer_option(group)
     group.add_argument(
         "--check_data",
         nargs="?",

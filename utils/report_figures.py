@@ -38,7 +38,7 @@ class Sentence(NamedTuple):
 
 
 def split_report(outcomes: Sequence[Outcome], sentences: Sequence[Sentence]) -> dict[str, Any]:
-    """Everything that is computed of one split, as JSON values; both lists in the same order."""
+    """Everything that is computed of one split, for JSON, where outcomes become lists; both in the same order."""
     photo = photo_numbers(sentences)
     ious = [outcome.iou for outcome in outcomes]
     return {
