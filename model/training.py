@@ -64,8 +64,10 @@ def train(
         say(_description(args, loader, training))
         log = TrainingLog(args.output, args.board_folder)
         log.settings(vars(args))
-        around = AroundTheSteps(60 * args.save_every, network, training, validated, examples, folder, log, len(loader))
-        fit(training, loader, args.epochs, log, around)
+        callbacks = TrainingCallbacks(
+            60 * args.save_every, network, training, validated, examples, folder, log, len(loader)
+        )
+        fit(training, loader, args.epochs, log, callbacks)
         log.close()
         say(f"examples of the last epoch: {folder.examples}; checkpoint: {folder.best}")
         wait_for_all()
@@ -110,7 +112,7 @@ def _description(args: argparse.Namespace, loader: TrainLoader, training: Traini
 
 
 @dataclass
-class AroundTheSteps(Callbacks):
+class TrainingCallbacks(Callbacks):
     """What happens around the steps of a training: figures, checkpoints, pictures."""
 
     save_every: float  # seconds

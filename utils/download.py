@@ -1,6 +1,7 @@
 """Files from the network: over HTTPS, whole or not there under their names, and going on where a connection was cut.
 
-What is there so far of `NAME` lies in `.NAME.part` beside it, until all of it is there and its checksum is right.
+What is there so far of `NAME` lies in `.NAME.part` beside it, until all of it is there and its checksum, where one is
+known, is right.
 """
 
 import fcntl

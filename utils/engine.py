@@ -1,10 +1,8 @@
 """The training loop of both stages. It knows networks, losses by name and batches, and nothing of the task."""
 
 import math
-import signal
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, Protocol
@@ -13,8 +11,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from utils.distributed import any_process, is_main, keeping_gradients, wait_for_all, world_size
-from utils.errors import InterruptionError, UserError
+from utils.distributed import is_main, keeping_gradients, world_size
+from utils.end_request import EndRequest
+from utils.errors import UserError
 from utils.log import TrainingLog, say
 
 LOG_EVERY = 20  # steps between two looks at the losses, each of which waits for the device
@@ -122,10 +121,10 @@ def fit(training: Training, loader: Loader, epochs: int, log: TrainingLog, callb
     Raises InterruptionError, with the training saved, when a signal asked to end, and UserError, with the last
     checkpoint untouched, when a loss is not finite.
     """
-    with _signals() as received:
+    with EndRequest() as request:
         while training.epoch < epochs:
             began = time.monotonic()
-            _train_one_epoch(training, loader, log, callbacks, received)
+            _train_one_epoch(training, loader, log, callbacks, request)
             callbacks.save()  # validation can take long
             line = {name: total / len(loader) for name, total in training.totals.items()}
             rates = {f"lr/{number}": group["lr"] for number, group in enumerate(training.optimizer.param_groups)}
@@ -139,12 +138,12 @@ def fit(training: Training, loader: Loader, epochs: int, log: TrainingLog, callb
             callbacks.save()
             log.epoch(training.history, training.epoch * len(loader))
             say(_summary(training.history[-1], epochs))
-            if training.epoch < epochs:
-                _end_if_asked(received, training)
+            if training.epoch < epochs and request.made(training.device):
+                request.obey()
 
 
 def _train_one_epoch(
-    training: Training, loader: Loader, log: TrainingLog, callbacks: Callbacks, received: list[int]
+    training: Training, loader: Loader, log: TrainingLog, callbacks: Callbacks, request: EndRequest
 ) -> None:
     training.network.train()
     meter = _LossMeter(training, loader, log)
@@ -159,10 +158,11 @@ def _train_one_epoch(
             bar.update()
             if training.step % LOG_EVERY == 0 or training.step == len(loader):
                 bar.set_postfix_str(meter.look())
-            if _asked_to_end(received, training):
+            # Processes agree on it every few steps only, so that all of them end after the same step.
+            if (world_size() == 1 or training.step % LOG_EVERY == 0) and request.made(training.device):
                 meter.look()
                 callbacks.save()
-                _end_if_asked(received, training)
+                request.obey()
             if time.monotonic() - saved > callbacks.save_every:
                 meter.look()
                 callbacks.save()
@@ -233,33 +233,6 @@ class _LossMeter:
         step = self.training.epoch * len(self.loader) + self.training.step
         self.log.scalars({f"train/{name}": value for name, value in self.latest.items()}, step)
         return " ".join(f"{name} {value:.3f}" for name, value in self.latest.items())
-
-
-def _asked_to_end(received: list[int], training: Training) -> bool:
-    """Processes agree on it every few steps only, so that all of them end after the same step."""
-    if world_size() > 1:
-        return training.step % LOG_EVERY == 0 and any_process(bool(received), training.device)
-    return bool(received)
-
-
-def _end_if_asked(received: list[int], training: Training) -> None:
-    """Where the training is saved: all processes end when any was asked to."""
-    if any_process(bool(received), training.device):
-        wait_for_all()
-        raise InterruptionError(received[0] if received else signal.SIGTERM)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """SIGTERM and SIGINT are noted in the list instead of ending the process."""
-    received: list[int] = []
-    kinds = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(kind, lambda number, _: received.append(number)) for kind in kinds]
-    try:
-        yield received
-    finally:
-        for kind, handler in zip(kinds, before, strict=True):
-            signal.signal(kind, handler)
 
 
 def _summary(line: dict[str, Any], epochs: int) -> str:
