@@ -291,6 +291,21 @@ def test_help_says_what_every_flag_does_on_two_screens(name, script):
     assert max(map(len, described.splitlines())) <= 110
 
 
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+def test_two_processes_train_together(world, tmp_path, script):
+    """Half of each batch each; what they leave is evaluated by one."""
+    words = ["train_stage1.py", *train_words(world, tmp_path, "--batch_size", "2", "--epoch", "1")]
+    done = subprocess.run([*TWO, *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "3 steps an epoch, batch 4 (2 x 2 cpu)" in done.stdout
+    (line,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    status, _, _ = script("validate.py", *data_words(world), "--output", tmp_path, "--json", tmp_path / "one.json")
+    assert status == 0
+    assert json.loads((tmp_path / "one.json").read_text())["val"]["mIoU"] == pytest.approx(line["val/mIoU"], abs=0.05)
+
+
 def test_two_processes_evaluate_and_export_as_one(trained, world, tmp_path, script):
     """Three photos: one process has two of them."""
 
@@ -299,8 +314,7 @@ def test_two_processes_evaluate_and_export_as_one(trained, world, tmp_path, scri
         return [*evaluated, "--cam_save_dir", str(tmp_path / name), "--json", str(tmp_path / f"{name}.json")]
 
     assert script("validate.py", *words("one"))[0] == 0
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "validate.py"]
-    subprocess.run([*launcher, *words("two")], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    subprocess.run([*TWO, "validate.py", *words("two")], cwd=ROOT, check=True, capture_output=True, timeout=120)
     one, two = ({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "two"))
     assert one == two
     assert len(one) > 3
