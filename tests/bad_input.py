@@ -923,6 +923,12 @@ SEGMENTATIONS = [
         f"{MASK}: its run lengths do not add up to the size of the photo; {CORRECT}",
         segmentation({"size": [6, 8]}),
     ),
+    Case("an unfinished run", f"{MASK}: its run lengths end within a run; {CORRECT}", runs("`1o")),
+    Case(
+        "a polygon of 20,000 long lines",
+        f"{MASK}: a polygon's outline is longer than 1,000,000 pixels; {CORRECT}",
+        segmentation([[0, 0, 1e5, 1e5] * 10_000]),
+    ),
 ]
 
 PHOTOS = [

@@ -232,6 +232,18 @@ def test_run_lengths_of_the_right_size_are_taken():
     assert rasterise({"size": [2, 2], "counts": [1, 2, 1]}, 2, 2).tolist() == [[False, True], [True, False]]
 
 
+def test_runs_of_zero_pixels_are_runs():
+    """pycocotools' union of such parts writes past its memory, or leaves pixels as they were in memory."""
+    nothing, all_but_two = {"size": [6, 8], "counts": [48]}, {"size": [6, 8], "counts": [2, 0, 0, 46]}
+    assert rasterise([all_but_two, all_but_two], 6, 8).sum() == 46
+    assert rasterise([{"size": [6, 8], "counts": [0] * 100_001 + [48]}, nothing], 6, 8).all()
+
+
+def test_parts_of_both_kinds_are_united():
+    runs = {"size": [2, 3], "counts": [4, 2]}  # the last column
+    assert rasterise([runs, [0, 0, 1, 0, 1, 2, 0, 2]], 2, 3).tolist() == [[True, False, True]] * 2
+
+
 def copied_fixture(tmp_path, name="refer_fixture"):
     return shutil.copytree(REFERENCE / name, tmp_path / name)
 
