@@ -21,9 +21,9 @@ def rasterise(segmentation: Any, height: int, width: int) -> np.ndarray:
     """The union of an annotation's parts, bool (height, width).
 
     `segmentation` is a list of polygons (x, y, x, y, ... in pixels), one run-length dictionary or a list of them, as in
-    COCO's files, or the path of a PNG whose foreground is not 0. (The published code turns pixels that two polygons
-    share into background.) Raises ValueError with the reason for anything else, for another size than the photo's, and
-    for coordinates that are not finite.
+    COCO's files, or the path of a PNG whose foreground is not 0: with a palette not index 0, in colours not black. (The
+    published code turns pixels that two polygons share into background.) Raises ValueError with the reason for anything
+    else, for another size than the photo's, and for coordinates that are not finite.
     """
     if isinstance(segmentation, str):
         return _picture(segmentation, height, width)
@@ -48,7 +48,9 @@ def _picture(path: str, height: int, width: int) -> np.ndarray:
         with opened(path, ["PNG"]) as image:
             if image.size != (width, height):
                 raise ValueError(f"it is {image.width} x {image.height}, the photo is {width} x {height}")
-            return np.asarray(image.convert("L")) > 0
+            numbers = len(image.getbands()) == 1  # a palette's among them: its colours say nothing
+            pixels = np.asarray(image if numbers else image.convert("RGB"))
+            return pixels.reshape(height, width, -1).any(axis=2)
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(f"{path} cannot be used ({reason(error)})") from None
 

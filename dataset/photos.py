@@ -51,18 +51,21 @@ def opened(path: str | Path | BinaryIO, formats: Sequence[str] = FORMATS) -> Ite
 
 
 def read_photo(path: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
-    """The photo as RGB, whatever its mode; UserError where it is absent, damaged or absurdly large.
+    """The photo as RGB, whatever its mode; UserError where it is absent, damaged, absurdly large or not of 8 bits.
 
     An open file needs the `name` that messages call it by.
     """
     source, path = path, name or path
     try:
         with opened(source) as photo:
-            return photo.convert("RGB")
+            mode, photo = photo.mode, photo.convert("RGB")
     except FileNotFoundError:
         raise UserError(f"the photo {path} is not there; complete the image folder (data/README.md)") from None
     except ValueError as error:
         raise UserError(f"the photo {path} cannot be decoded ({error}); fetch it again") from None
+    if mode.startswith(("I", "F")):  # all above 255 is white now
+        raise UserError(f"the photo {path} has more than 8 bits a channel (mode {mode}); convert it to 8 bits")
+    return photo
 
 
 def read_resized(path: str | Path, size: int) -> ResizedPhoto:

@@ -245,6 +245,12 @@ def half_a_photo() -> bytes:
     return whole[: len(whole) // 2]
 
 
+def picture(pixels: np.ndarray, kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
 def array(value: Any) -> bytes:
     file = io.BytesIO()
     np.save(file, value, allow_pickle=True)
@@ -961,6 +967,16 @@ PHOTOS = [
         "a format that photos do not have",
         "the photo photo.jpg cannot be decoded (…); fetch it again",
         photo(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+    ),
+    Case(
+        "a PNG of 16 bits",
+        "the photo photo.jpg has more than 8 bits a channel (mode I;16); convert it to 8 bits",
+        photo(picture(np.full((2, 2), 300, np.uint16), "PNG")),
+    ),
+    Case(
+        "a TIFF of floats",
+        "the photo photo.jpg has more than 8 bits a channel (mode F); convert it to 8 bits",
+        photo(picture(np.full((2, 2), 300, np.float32), "TIFF")),
     ),
 ]
 

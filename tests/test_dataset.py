@@ -222,6 +222,23 @@ def test_your_own_data(tmp_path):
     assert len(EvalPhotos(split, 32, 20, masks=False)[0].targets) == 3
 
 
+def test_the_foreground_of_a_picture_is_not_0(tmp_path):
+    file = tmp_path / "m.png"
+
+    def read(image):
+        image.save(file)
+        return rasterise(str(file), 1, 3).tolist()
+
+    indices = Image.fromarray(np.array([[0, 1, 2]], np.uint8), mode="P")
+    indices.putpalette([255, 255, 255, 0, 0, 0, 0, 0, 1])  # white, black, nearly black
+    assert read(indices) == [[False, True, True]]
+    assert read(Image.fromarray(np.array([[[0, 0, 0], [0, 0, 1], [255, 0, 0]]], np.uint8))) == [[False, True, True]]
+    assert read(Image.fromarray(np.array([[0, 1, 256]], np.uint16))) == [[False, True, True]]
+    assert read(Image.fromarray(np.array([[0, 1, 255]], np.uint8))) == [[False, True, True]]
+    assert read(Image.fromarray(np.array([[False, True, True]]))) == [[False, True, True]]
+    assert read(Image.fromarray(np.array([[[0, 255], [1, 255], [9, 0]]], np.uint8))) == [[False, True, True]]
+
+
 def test_run_lengths_of_the_right_size_are_taken():
     from pycocotools import mask as coco
 
