@@ -74,7 +74,7 @@ def main() -> None:
 
 def segment_photo(segmenter: Segmenter, file: Path, sentences: list[str], output: Path, masks: bool) -> list[Path]:
     """Write the pictures, and with `masks` the masks, of one photo; returns the files."""
-    photo = read_photo(file)
+    photo = read_photo(file, upright=True, cure="name another --img")
     responses = segmenter.respond(photo, sentences)
     written = []
     for sentence, response in zip(sentences, responses, strict=True):

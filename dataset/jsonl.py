@@ -61,7 +61,7 @@ def _reference(index: int, line: bytes, where: str, root: Path, image_ids: dict[
     mask = entry.get("mask")
     height, width = _photo_size(root / photo, where) if mask is not None else (None, None)
     if isinstance(mask, str):
-        mask = str(root / checked_photo(mask, where))
+        mask = str(root / checked_photo(mask, where, "mask"))
     return Reference(
         index=index,
         ref_id=index,

@@ -71,7 +71,7 @@ class TrainSamples(Dataset):
         random = np.random.default_rng([self.seed, self.epoch, index])
         drawn = int(random.integers(len(reference.sentences)))
         sample = {
-            "image": to_input(self.read(self.split.photo_path(reference)).image, self.size),
+            "image": to_input(self.read(self.split.photo_path(reference)).image),
             "tokens": tokenize([reference.sentences[drawn]], self.query_length)[0],
             "ids": {"reference": index, "sentence": self.sentence_ids(reference, drawn)},
         }
@@ -173,7 +173,7 @@ class EvalPhotos(Dataset):
         sentences = [text for reference in references for text in reference.sentences]
         target = [place for place, reference in enumerate(references) for _ in reference.sentences]
         return EvalBatch(
-            images=to_input(photo.image, self.size)[None],
+            images=to_input(photo.image)[None],
             tokens=tokenize(sentences, self.query_length),
             photo=torch.zeros(len(sentences), dtype=torch.int64),
             target=torch.tensor(target),

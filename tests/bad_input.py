@@ -449,22 +449,22 @@ COMMANDS = [
     ),
     Mistake(
         "a demo without photo",
-        "demo.py: the photo /none.jpg is not there; complete the image folder (data/README.md)",
+        "demo.py: the photo /none.jpg is not there; name another --img",
         "demo.py --img /none.jpg --text x --pretrain {trained}/ckpt.pth",
     ),
     Mistake(
         "a demo with an empty sentence",
-        "demo.py: the list of sentences has an empty sentence; remove it from the annotations",
+        "demo.py: the list of sentences has an empty sentence; give another sentence",
         "demo.py --img {photo} --text '' --pretrain {trained}/ckpt.pth",
     ),
     Mistake(
         "a demo with half a photo",
-        "demo.py: the photo …/cut.jpg cannot be decoded (image file is truncated …); fetch it again",
+        "demo.py: the photo …/cut.jpg cannot be decoded (image file is truncated …); name another --img",
         "demo.py --img {cut} --text x --pretrain {trained}/ckpt.pth",
     ),
     Mistake(
         "a demo of 100,000 x 100,000 pixels",
-        "demo.py: the photo …/huge.png cannot be decoded (it claims more than 100,000,000 pixels); fetch it again",
+        "demo.py: the photo …/huge.png cannot be decoded (it claims more than 100,000,000 pixels); name another --img",
         "demo.py --img {huge} --text x --pretrain {trained}/ckpt.pth",
     ),
     Mistake(
@@ -581,7 +581,7 @@ REFS = [
     ),
     Case(
         "a sentence that is a number",
-        f"{REF} has an empty sentence; remove it from the annotations",
+        f"{REF} has a sentence that is no text (3); remove it from the annotations",
         first_ref(sentences=[{"sent": 3, "sent_id": 1}]),
     ),
     Case(
@@ -817,7 +817,7 @@ JSONL = [
     ),
     Case(
         "a mask outside the folder",
-        "train.jsonl:2 names the photo '../m.png' outside the image folder; give a path below it",
+        "train.jsonl:2 names the mask '../m.png' outside the image folder; give a path below it",
         jsonl(PHOTO | {"mask": "../m.png"}),
     ),
     Case("an absent mask", f"{BOX} (m.png cannot be used (it is not there)); {FORM}", jsonl(PHOTO | {"mask": "m.png"})),

@@ -14,9 +14,10 @@ from clip import tokenize
 from dataset.artifacts import write_mask
 from dataset.loading import EpochBatches, TrainLoader, load_splits
 from dataset.masks import rasterise
-from dataset.photos import read_photo, to_input
+from dataset.photos import read_photo, resized, to_input
 from dataset.pseudo_masks import PseudoMasks, with_masks
 from dataset.samples import EvalPhotos, NegativeSentences, TrainSamples, all_sentences
+from model.segmenter import as_image
 from tests.golden import REFERENCE, difference, figures
 from utils.errors import UserError
 
@@ -39,7 +40,7 @@ def test_images_masks_and_boxes(name):
     split = SPLITS[name]
     for reference in split.references:
         key = f"{name}.eval.{reference.index}"
-        image = to_input(read_photo(split.photo_path(reference)), 320)
+        image = to_input(resized(read_photo(split.photo_path(reference)), 320))
         assert difference(image, FIGURES, f"{key}.img") < 1e-6
         assert reference.box == tuple(FIGURES[f"{key}.boxes"].tolist())
         mask = rasterise(reference.segmentation, reference.height, reference.width)
@@ -316,4 +317,13 @@ def test_photos_of_any_mode_become_rgb(tmp_path, mode):
     Image.new("RGB", (5, 4), (200, 200, 200)).convert(mode).save(file)
     photo = read_photo(file)
     assert photo.mode == "RGB"
-    assert to_input(photo, 8).shape == (3, 8, 8)
+    assert to_input(resized(photo, 8)).shape == (3, 8, 8)
+
+
+def test_photos_for_people_are_upright_those_of_data_sets_as_stored(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.new("RGB", (5, 4)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_photo(tmp_path / "a.jpg").size == (5, 4)
+    assert read_photo(tmp_path / "a.jpg", upright=True).size == (4, 5)
+    assert as_image(tmp_path / "a.jpg").size == (4, 5)
