@@ -851,6 +851,21 @@ JSONL = [
         jsonl(PHOTO | {"mask": [[0, 0, 4, 0, 4, 3]], "bbox": [0, 0, float("inf"), 1]}),
     ),
     Case("a number of 400 digits", f"{BOX} (…); {FORM}", jsonl(PHOTO | {"mask": [[10**400, 0, 4, 0, 4, 3]]})),
+    Case(
+        "a folder as train.jsonl",
+        "train.jsonl cannot be read (Is a directory); correct it, or choose another split",
+        lambda folder: (folder / "train.jsonl").mkdir() or load_splits("jsonl", ".", "", ["train"]),
+    ),
+    Case(
+        "a split of 300 letters",
+        f"{'a' * 300}.jsonl cannot be read (File name too long); correct it, or choose another split",
+        lambda folder: load_splits("jsonl", ".", "", ["a" * 300]),
+    ),
+    Case(
+        "a train.jsonl of blank lines",
+        f"train.jsonl has no usable line; {FORM}",
+        stored("train.jsonl", b"\n \n", lambda _: load_splits("jsonl", ".", "", ["train"])),
+    ),
 ]
 
 SEGMENTATIONS = [
