@@ -82,7 +82,7 @@ def segment_photo(
 
     taken: the pictures that this run has written before; this photo's are added.
     """
-    photo = read_photo(file)
+    photo = read_photo(file, upright=True, cure="name another --img")
     responses = segmenter.respond(photo, sentences)
     written = []
     for sentence, response in zip(sentences, responses, strict=True):

@@ -13,7 +13,7 @@ from torch import nn
 
 from clip import encode_text, tokenize
 from dataset.masks import rasterise
-from dataset.photos import to_input
+from dataset.photos import resized, to_input
 from dataset.references import Reference, Split
 from dataset.samples import EvalBatch, Target
 from model.losses import classification_loss, foreground_loss, negative_loss
@@ -124,4 +124,4 @@ def load_sample(
     photo = Image.open(split.photo_path(reference)).convert("RGB")
     mask = rasterise(reference.segmentation, photo.height, photo.width)
     own, *others = (tokenize([sentence], length)[0] for sentence in (reference.sentences[0], *negatives))
-    return to_input(photo, size), own, torch.stack(others), torch.from_numpy(mask)
+    return to_input(resized(photo, size)), own, torch.stack(others), torch.from_numpy(mask)

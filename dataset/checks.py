@@ -22,10 +22,12 @@ def checked_sentences(sentences: Any, where: str) -> tuple[str, ...]:
     return tuple(checked_sentence(sentence, where) for sentence in sentences)
 
 
-def checked_sentence(sentence: Any, where: str) -> str:
-    """The sentence itself; UserError, naming the place `where`, when it is no usable text."""
-    if not isinstance(sentence, str) or not sentence.strip():
-        raise UserError(f"{where} has an empty sentence; remove it from the annotations")
+def checked_sentence(sentence: Any, where: str, cure: str = "remove it from the annotations") -> str:
+    """The sentence itself; UserError, naming the place `where` and the `cure`, when it is no usable text."""
+    if not isinstance(sentence, str):
+        raise UserError(f"{where} has a sentence that is no text ({shown(sentence)}); {cure}")
+    if not sentence.strip():
+        raise UserError(f"{where} has an empty sentence; {cure}")
     if len(sentence) > MAX_SENTENCE:
         raise UserError(f"{where} has a sentence of {len(sentence)} characters; shorten it to at most {MAX_SENTENCE}")
     if not _is_unicode(sentence):
@@ -33,14 +35,14 @@ def checked_sentence(sentence: Any, where: str) -> str:
     return sentence
 
 
-def checked_photo(path: Any, where: str) -> str:
-    """A relative path that stays below the image root, on any system; UserError otherwise."""
+def checked_photo(path: Any, where: str, what: str = "photo") -> str:
+    """A relative path that stays below the image root, on any system; UserError otherwise, which calls it `what`."""
     if not isinstance(path, str) or not path.strip() or "\0" in path or not _is_unicode(path):
-        raise UserError(f"{where} names no photo; give a path below the image folder")
+        raise UserError(f"{where} names no {what}; give a path below the image folder")
     if PureWindowsPath(path).anchor or ".." in PureWindowsPath(path).parts:  # what leaves the folder anywhere
-        raise UserError(f"{where} names the photo {shown(path)} outside the image folder; give a path below it")
+        raise UserError(f"{where} names the {what} {shown(path)} outside the image folder; give a path below it")
     if "\\" in path:
-        raise UserError(f"{where} names the photo {shown(path)}; write / instead of \\")
+        raise UserError(f"{where} names the {what} {shown(path)}; write / instead of \\")
     return path
 
 

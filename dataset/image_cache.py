@@ -87,8 +87,9 @@ def _reserve(file: Path, size: int) -> None:
                 f"the image cache needs {needed / 1e6:,.0f} MB more in {file.parent}, {free / 1e6:,.0f} MB are free; "
                 "choose another --cache_images, or leave it out"
             )
-        with file.open("ab") as opened:
-            os.posix_fallocate(opened.fileno(), 0, size)
+        file.touch()
+        with file.open("r+b") as opened:  # not to append: where nothing can be reserved, glibc writes, but not so
+            os.posix_fallocate(opened.fileno(), 0, max(size, 1))  # it refuses to reserve nothing
     except OSError as error:
         raise UserError(
             f"cannot write {file}: {error.strerror or error}; choose another --cache_images, or leave it out"

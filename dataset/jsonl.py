@@ -36,6 +36,8 @@ def _read_split(root: Path, split: str, tell: Tell) -> Split:
         lines = file.read_bytes().splitlines()
     except FileNotFoundError:
         raise UserError(f"{file} is not there; write one JSON object a line, or choose another split") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); correct it, or choose another split") from None
     references: list[Reference] = []
     image_ids: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
@@ -46,7 +48,7 @@ def _read_split(root: Path, split: str, tell: Tell) -> Split:
         except UserError as error:
             tell(error)
     if not references:
-        raise UserError(f"{file} has no line; {FORM}")
+        raise UserError(f"{file} has no usable line; {FORM}")
     return Split("jsonl", split, root, references)
 
 
@@ -61,7 +63,7 @@ def _reference(index: int, line: bytes, where: str, root: Path, image_ids: dict[
     mask = entry.get("mask")
     height, width = _photo_size(root / photo, where) if mask is not None else (None, None)
     if isinstance(mask, str):
-        mask = str(root / checked_photo(mask, where))
+        mask = str(root / checked_photo(mask, where, "mask"))
     return Reference(
         index=index,
         ref_id=index,

@@ -1,4 +1,9 @@
-"""An annotation's segmentation as a mask: polygons and run lengths, rasterised by pycocotools, or a picture."""
+"""An annotation's segmentation as a mask: polygons, which pycocotools rasterises, run lengths, or a picture.
+
+pycocotools' C code trusts what it is given: it reads past the end of damaged run lengths, writes past its memory where
+runs of 0 are merged, and does not ask whether memory was to be had. So run lengths are decoded here, and polygons
+checked before.
+"""
 
 from typing import Any
 
@@ -9,24 +14,33 @@ from dataset.photos import opened
 from utils.errors import reason, shown
 
 MAX_SHIFT = 30  # bits: a longer run than any photo has; without a bound one run of 1 MB would take hours
+MAX_OUTLINE = 1e6  # pixels: pycocotools takes about 80 bytes for each
 
 
 def rasterise(segmentation: Any, height: int, width: int) -> np.ndarray:
     """The union of an annotation's parts, bool (height, width).
 
     `segmentation` is a list of polygons (x, y, x, y, ... in pixels), one run-length dictionary or a list of them, as in
-    COCO's files, or the path of a PNG whose foreground is not 0. (The published code turns pixels that two polygons
-    share into background.) Raises ValueError with the reason for anything else, for another size than the photo's, and
-    for coordinates that are not finite.
+    COCO's files, or the path of a PNG whose foreground is not 0: with a palette not index 0, in colours not black. (The
+    published code turns pixels that two polygons share into background.) Raises ValueError with the reason for anything
+    else, for another size than the photo's, and for coordinates that are not finite.
     """
     if isinstance(segmentation, str):
         return _picture(segmentation, height, width)
     parts = segmentation if isinstance(segmentation, list) else [segmentation]
     if not parts:
         raise ValueError("it has no part")
-    runs = [_checked_runs(part, height, width) if isinstance(part, dict) else _polygon(part) for part in parts]
-    encoded = [run if isinstance(run, dict) else coco.frPyObjects([run], height, width)[0] for run in runs]
-    return coco.decode(coco.merge(encoded)).astype(bool)
+    pixels = np.zeros(height * width, dtype=bool)  # column by column, as COCO counts
+    polygons = []
+    for part in parts:
+        if isinstance(part, dict):
+            _fill(pixels, _checked_runs(part, height, width))
+        else:
+            polygons.append(_polygon(part))
+    mask = pixels.reshape(width, height).T
+    if polygons:
+        mask |= coco.decode(coco.merge(coco.frPyObjects(polygons, height, width))).astype(bool)
+    return mask
 
 
 def _picture(path: str, height: int, width: int) -> np.ndarray:
@@ -34,7 +48,9 @@ def _picture(path: str, height: int, width: int) -> np.ndarray:
         with opened(path, ["PNG"]) as image:
             if image.size != (width, height):
                 raise ValueError(f"it is {image.width} x {image.height}, the photo is {width} x {height}")
-            return np.asarray(image.convert("L")) > 0
+            numbers = len(image.getbands()) == 1  # a palette's among them: its colours say nothing
+            pixels = np.asarray(image if numbers else image.convert("RGB"))
+            return pixels.reshape(height, width, -1).any(axis=2)
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(f"{path} cannot be used ({reason(error)})") from None
 
@@ -47,22 +63,32 @@ def _polygon(points: Any) -> list[float]:
     coordinates = np.asarray(points, dtype=np.float64)
     if not np.isfinite(coordinates).all() or np.abs(coordinates).max() > 1e5:
         raise ValueError("a polygon has coordinates that are not finite or absurdly large")
+    corners = coordinates.reshape(-1, 2)
+    if np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum() > MAX_OUTLINE:
+        raise ValueError(f"a polygon's outline is longer than {MAX_OUTLINE:,.0f} pixels")
     return coordinates.tolist()
 
 
-def _checked_runs(runs: dict, height: int, width: int) -> dict:
-    """Compressed run lengths of exactly this size."""
+def _checked_runs(runs: dict, height: int, width: int) -> list[int]:
+    """The run lengths, background first, which fill exactly this size."""
     size, counts = runs.get("size"), runs.get("counts")
     if not isinstance(size, (list, tuple)) or list(size) != [height, width]:
         raise ValueError(f"its run lengths are for size {shown(size)}, the photo is {[height, width]}")
-    if isinstance(counts, list):
-        if not all(isinstance(count, int) and count >= 0 for count in counts) or sum(counts) != height * width:
-            raise ValueError("its run lengths do not add up to the size of the photo")
-        return coco.frPyObjects(runs, height, width)
-    encoded = counts.encode("ascii") if isinstance(counts, str) else counts
-    if not isinstance(encoded, bytes) or sum(_run_lengths(encoded)) != height * width:
+    if isinstance(counts, (str, bytes)):
+        counts = _run_lengths(counts.encode("ascii") if isinstance(counts, str) else counts)
+    numbers = isinstance(counts, list) and all(isinstance(count, int) and count >= 0 for count in counts)
+    if not numbers or sum(counts) != height * width:
         raise ValueError("its run lengths do not add up to the size of the photo")
-    return {"size": [height, width], "counts": encoded}
+    return counts
+
+
+def _fill(pixels: np.ndarray, runs: list[int]) -> None:
+    """Set the runs of foreground, which are every other one."""
+    end = 0
+    for background, foreground in zip(runs[::2], runs[1::2], strict=False):
+        start = end + background
+        end = start + foreground
+        pixels[start:end] = True
 
 
 def _run_lengths(encoded: bytes) -> list[int]:
@@ -83,4 +109,6 @@ def _run_lengths(encoded: bytes) -> list[int]:
         if runs[-1] < 0:
             raise ValueError("its run lengths hold a negative run")
         value = shift = 0
+    if shift:
+        raise ValueError("its run lengths end within a run")
     return runs

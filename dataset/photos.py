@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as transforms
 
 from utils.errors import UserError, reason
@@ -18,6 +18,7 @@ STD = (0.229, 0.224, 0.225)
 
 MAX_PIXELS = 100_000_000  # a header that promises more is refused before anything is decoded
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
+COMPLETE = "complete the image folder (data/README.md)"
 
 
 class ResizedPhoto(NamedTuple):
@@ -50,28 +51,39 @@ def opened(path: str | Path | BinaryIO, formats: Sequence[str] = FORMATS) -> Ite
         raise ValueError(reason(error)) from None
 
 
-def read_photo(path: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
-    """The photo as RGB, whatever its mode; UserError where it is absent, damaged or absurdly large.
+def read_photo(
+    path: str | Path | BinaryIO, name: str | None = None, *, upright: bool = False, cure: str | None = None
+) -> Image.Image:
+    """The photo as RGB, whatever its mode; UserError where it is absent, damaged, absurdly large or not of 8 bits.
 
-    An open file needs the `name` that messages call it by.
+    An open file needs the `name` that messages call it by. `cure` ends a message instead of words for data sets.
+    `upright` turns the photo as its EXIF data say, for people to look at; masks of data sets count the stored pixels.
     """
     source, path = path, name or path
     try:
-        with opened(source) as photo:
-            return photo.convert("RGB")
+        with opened(source) as picture:
+            mode, photo = picture.mode, picture.convert("RGB")
+            photo = ImageOps.exif_transpose(photo) if upright else photo
     except FileNotFoundError:
-        raise UserError(f"the photo {path} is not there; complete the image folder (data/README.md)") from None
+        raise UserError(f"the photo {path} is not there; {cure or COMPLETE}") from None
     except ValueError as error:
-        raise UserError(f"the photo {path} cannot be decoded ({error}); fetch it again") from None
+        raise UserError(f"the photo {path} cannot be decoded ({error}); {cure or 'fetch it again'}") from None
+    if mode.startswith(("I", "F")):  # all above 255 is white now
+        raise UserError(f"the photo {path} has more than 8 bits a channel (mode {mode}); convert it to 8 bits")
+    return photo
+
+
+def resized(photo: Image.Image, size: int) -> Image.Image:
+    """The photo at size x size pixels: bilinear, antialiased, aspect not kept."""
+    return photo.resize((size, size), Image.Resampling.BILINEAR)
 
 
 def read_resized(path: str | Path, size: int) -> ResizedPhoto:
-    """The photo at size x size pixels: bilinear, antialiased, aspect not kept. Raises as `read_photo` does."""
+    """The photo at size x size pixels. Raises as `read_photo` does."""
     photo = read_photo(path)
-    return ResizedPhoto(photo.resize((size, size), Image.Resampling.BILINEAR), photo.height, photo.width)
+    return ResizedPhoto(resized(photo, size), photo.height, photo.width)
 
 
-def to_input(photo: Image.Image, size: int) -> torch.Tensor:
-    """A network's input, float32 (3, size, size), normalised; a photo of another size is resized as above."""
-    resized = photo.resize((size, size), Image.Resampling.BILINEAR)
-    return transforms.normalize(transforms.to_dtype(transforms.to_image(resized), torch.float32, scale=True), MEAN, STD)
+def to_input(photo: Image.Image) -> torch.Tensor:
+    """A network's input, float32 (3, H, W): the RGB photo, normalised with ImageNet's statistics (kept, see above)."""
+    return transforms.normalize(transforms.to_dtype(transforms.to_image(photo), torch.float32, scale=True), MEAN, STD)

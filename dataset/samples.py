@@ -29,6 +29,7 @@ class SentenceIds:
         self.first = {reference.index: first for reference, first in zip(references, counts, strict=False)}
 
     def __call__(self, reference: Reference, sentence: int) -> int:
+        """The number of a ref's sentence, which is its place in `all_sentences` of the same refs."""
         return self.first[reference.index] + sentence
 
 
@@ -71,7 +72,7 @@ class TrainSamples(Dataset):
         random = np.random.default_rng([self.seed, self.epoch, index])
         drawn = int(random.integers(len(reference.sentences)))
         sample = {
-            "image": to_input(self.read(self.split.photo_path(reference)).image, self.size),
+            "image": to_input(self.read(self.split.photo_path(reference)).image),
             "tokens": tokenize([reference.sentences[drawn]], self.query_length)[0],
             "ids": {"reference": index, "sentence": self.sentence_ids(reference, drawn)},
         }
@@ -79,7 +80,7 @@ class TrainSamples(Dataset):
 
 
 class NegativeSentences:
-    """Stage 1's negatives: sentences of other refs of the same photo, else of any ref with another text.
+    """Stage 1's negatives: sentences of other refs of the same photo, else any of another text.
 
     Adds `negatives` to a sample's ids: int64 (k,), numbers of sentences.
     """
@@ -105,6 +106,7 @@ class NegativeSentences:
     def _draw(self, reference: Reference, positive: str, random: np.random.Generator) -> tuple[Reference, int]:
         others = self.candidates(reference)
         while True:
+            # Kept, as published: where the photo has no other ref, the ref's own other sentences can be drawn too.
             pool = others or self.references
             negative = pool[int(random.integers(len(pool)))]
             sentence = int(random.integers(len(negative.sentences)))
@@ -114,7 +116,11 @@ class NegativeSentences:
 
 @dataclass(frozen=True)
 class Target:
-    """A ref to evaluate: its mask bool (H, W), its box (x1, y1, x2, y2) in pixels, H and W those of the photo."""
+    """A ref to evaluate: its mask bool (H, W), its box (x1, y1, x2, y2) in pixels, and its size (H, W).
+
+    The size is the annotation's where that says one, else the photo's. Where no masks were asked for, mask and box are
+    None and the size is the photo's.
+    """
 
     reference: Reference
     mask: np.ndarray | None
@@ -173,7 +179,7 @@ class EvalPhotos(Dataset):
         sentences = [text for reference in references for text in reference.sentences]
         target = [place for place, reference in enumerate(references) for _ in reference.sentences]
         return EvalBatch(
-            images=to_input(photo.image, self.size)[None],
+            images=to_input(photo.image)[None],
             tokens=tokenize(sentences, self.query_length),
             photo=torch.zeros(len(sentences), dtype=torch.int64),
             target=torch.tensor(target),

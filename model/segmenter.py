@@ -10,7 +10,7 @@ from torch import nn
 
 from clip import tokenize
 from dataset.checks import checked_sentence
-from dataset.photos import read_photo, to_input
+from dataset.photos import read_photo, resized, to_input
 from model.build import load_network
 from utils.errors import UserError, shown
 from utils.maps import at_photo_size
@@ -40,10 +40,11 @@ class Segmenter:
         image = as_image(photo)
         if not sentences:
             return np.zeros((0, image.height, image.width), dtype=np.float32)
-        texts = [checked_sentence(sentence, "the list of sentences") for sentence in sentences]
+        texts = [checked_sentence(sentence, "the list of sentences", "give another sentence") for sentence in sentences]
         tokens = tokenize(texts, self.query_length).to(self.device)
         which = torch.zeros(len(texts), dtype=torch.int64, device=self.device)
-        responses = self.network.respond(to_input(image, self.size)[None].to(self.device), tokens, which)
+        network_input = to_input(resized(image, self.size))[None].to(self.device)
+        responses = self.network.respond(network_input, tokens, which)
         return at_photo_size(responses.maps, (image.height, image.width)).cpu().numpy()
 
     def segment(self, photo: Photo, sentences: Sequence[str], threshold: float | None = None) -> np.ndarray:
@@ -52,12 +53,12 @@ class Segmenter:
 
 
 def as_image(photo: Photo) -> Image.Image:
-    """A photo in RGB from a path, a PIL image or an array."""
+    """A photo in RGB from a path, there upright, a PIL image or an array."""
     if isinstance(photo, Image.Image):
         return photo.convert("RGB")
     if isinstance(photo, np.ndarray):
         return Image.fromarray(photo).convert("RGB")
-    return read_photo(photo)
+    return read_photo(photo, upright=True, cure="give another photo")
 
 
 def load_model(file: str | Path, device: torch.device | str = "cpu", size: int | None = None) -> Segmenter:

@@ -245,6 +245,12 @@ def half_a_photo() -> bytes:
     return whole[: len(whole) // 2]
 
 
+def picture(pixels: np.ndarray, kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
 def array(value: Any) -> bytes:
     file = io.BytesIO()
     np.save(file, value, allow_pickle=True)
@@ -443,22 +449,22 @@ COMMANDS = [
     ),
     Mistake(
         "a demo without photo",
-        "demo.py: the photo /none.jpg is not there; complete the image folder (data/README.md)",
+        "demo.py: the photo /none.jpg is not there; name another --img",
         "demo.py --img /none.jpg --text x --pretrain {trained}/ckpt.pth",
     ),
     Mistake(
         "a demo with an empty sentence",
-        "demo.py: the list of sentences has an empty sentence; remove it from the annotations",
+        "demo.py: the list of sentences has an empty sentence; give another sentence",
         "demo.py --img {photo} --text '' --pretrain {trained}/ckpt.pth",
     ),
     Mistake(
         "a demo with half a photo",
-        "demo.py: the photo …/cut.jpg cannot be decoded (image file is truncated …); fetch it again",
+        "demo.py: the photo …/cut.jpg cannot be decoded (image file is truncated …); name another --img",
         "demo.py --img {cut} --text x --pretrain {trained}/ckpt.pth",
     ),
     Mistake(
         "a demo of 100,000 x 100,000 pixels",
-        "demo.py: the photo …/huge.png cannot be decoded (it claims more than 100,000,000 pixels); fetch it again",
+        "demo.py: the photo …/huge.png cannot be decoded (it claims more than 100,000,000 pixels); name another --img",
         "demo.py --img {huge} --text x --pretrain {trained}/ckpt.pth",
     ),
     Mistake(
@@ -611,7 +617,7 @@ REFS = [
     ),
     Case(
         "a sentence that is a number",
-        f"{REF} has an empty sentence; remove it from the annotations",
+        f"{REF} has a sentence that is no text (3); remove it from the annotations",
         first_ref(sentences=[{"sent": 3, "sent_id": 1}]),
     ),
     Case(
@@ -847,7 +853,7 @@ JSONL = [
     ),
     Case(
         "a mask outside the folder",
-        "train.jsonl:2 names the photo '../m.png' outside the image folder; give a path below it",
+        "train.jsonl:2 names the mask '../m.png' outside the image folder; give a path below it",
         jsonl(PHOTO | {"mask": "../m.png"}),
     ),
     Case("an absent mask", f"{BOX} (m.png cannot be used (it is not there)); {FORM}", jsonl(PHOTO | {"mask": "m.png"})),
@@ -881,6 +887,21 @@ JSONL = [
         jsonl(PHOTO | {"mask": [[0, 0, 4, 0, 4, 3]], "bbox": [0, 0, float("inf"), 1]}),
     ),
     Case("a number of 400 digits", f"{BOX} (…); {FORM}", jsonl(PHOTO | {"mask": [[10**400, 0, 4, 0, 4, 3]]})),
+    Case(
+        "a folder as train.jsonl",
+        "train.jsonl cannot be read (Is a directory); correct it, or choose another split",
+        lambda folder: (folder / "train.jsonl").mkdir() or load_splits("jsonl", ".", "", ["train"]),
+    ),
+    Case(
+        "a split of 300 letters",
+        f"{'a' * 300}.jsonl cannot be read (File name too long); correct it, or choose another split",
+        lambda folder: load_splits("jsonl", ".", "", ["a" * 300]),
+    ),
+    Case(
+        "a train.jsonl of blank lines",
+        f"train.jsonl has no usable line; {FORM}",
+        stored("train.jsonl", b"\n \n", lambda _: load_splits("jsonl", ".", "", ["train"])),
+    ),
 ]
 
 SEGMENTATIONS = [
@@ -959,6 +980,12 @@ SEGMENTATIONS = [
         f"{MASK}: its run lengths do not add up to the size of the photo; {CORRECT}",
         segmentation({"size": [6, 8]}),
     ),
+    Case("an unfinished run", f"{MASK}: its run lengths end within a run; {CORRECT}", runs("`1o")),
+    Case(
+        "a polygon of 20,000 long lines",
+        f"{MASK}: a polygon's outline is longer than 1,000,000 pixels; {CORRECT}",
+        segmentation([[0, 0, 1e5, 1e5] * 10_000]),
+    ),
 ]
 
 PHOTOS = [
@@ -991,6 +1018,16 @@ PHOTOS = [
         "a format that photos do not have",
         "the photo photo.jpg cannot be decoded (…); fetch it again",
         photo(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+    ),
+    Case(
+        "a PNG of 16 bits",
+        "the photo photo.jpg has more than 8 bits a channel (mode I;16); convert it to 8 bits",
+        photo(picture(np.full((2, 2), 300, np.uint16), "PNG")),
+    ),
+    Case(
+        "a TIFF of floats",
+        "the photo photo.jpg has more than 8 bits a channel (mode F); convert it to 8 bits",
+        photo(picture(np.full((2, 2), 300, np.float32), "TIFF")),
     ),
 ]
 

@@ -17,7 +17,7 @@ from tests.golden import golden_clip, load_golden
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--size", "64", "--num_workers", "0"]
-os.environ["OMP_NUM_THREADS"] = "1"  # so small a network is faster so, also in the processes started here
+os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start; here torch has read it, see `one_thread`
 
 
 def pytest_collection_modifyitems(items):

@@ -14,9 +14,10 @@ from clip import tokenize
 from dataset.artifacts import write_mask
 from dataset.loading import EpochBatches, TrainLoader, load_splits
 from dataset.masks import rasterise
-from dataset.photos import read_photo, to_input
+from dataset.photos import read_photo, resized, to_input
 from dataset.pseudo_masks import PseudoMasks, with_masks
 from dataset.samples import EvalPhotos, NegativeSentences, TrainSamples, all_sentences
+from model.segmenter import as_image
 from tests.golden import REFERENCE, difference, figures
 from utils.errors import UserError
 
@@ -34,12 +35,19 @@ def test_refs_in_the_order_of_the_file(name):
     assert [r.index for r in references] == list(range(len(references)))
 
 
+def test_refs_know_their_category():
+    refs = pickle.loads((REFERENCE / "refer_fixture/refer/refcocog/refs(umd).p").read_bytes())
+    categories = {ref["ref_id"]: ref["category_id"] for ref in refs}
+    assert len(set(categories.values())) > 1
+    assert all(r.category == categories[r.ref_id] for split in SPLITS.values() for r in split.references)
+
+
 @pytest.mark.parametrize("name", SPLITS)
 def test_images_masks_and_boxes(name):
     split = SPLITS[name]
     for reference in split.references:
         key = f"{name}.eval.{reference.index}"
-        image = to_input(read_photo(split.photo_path(reference)), 320)
+        image = to_input(resized(read_photo(split.photo_path(reference)), 320))
         assert difference(image, FIGURES, f"{key}.img") < 1e-6
         assert reference.box == tuple(FIGURES[f"{key}.boxes"].tolist())
         mask = rasterise(reference.segmentation, reference.height, reference.width)
@@ -74,7 +82,7 @@ def test_candidates_for_negatives_are_the_other_refs_of_the_photo():
         assert found == FIGURES[f"train.neg_index.{reference.index}"].tolist()
 
 
-def test_negatives_come_from_another_ref_with_another_text():
+def test_negatives_come_from_the_photo_s_other_refs_else_have_another_text():
     split = SPLITS["val"]
     negatives = NegativeSentences(split, 50)
     sentences = all_sentences(split.references)
@@ -117,9 +125,28 @@ def test_a_visit_draws_one_sentence_of_the_ref():
     for epoch in range(5):
         train.set_epoch(epoch)
         for index, reference in enumerate(SPLITS["train"].references):
-            assert train[index]["tokens"].tolist() in tokenize(reference.sentences).tolist()
+            sample = train[index]
+            assert sample["tokens"].tolist() in tokenize(reference.sentences).tolist()
+            drawn = all_sentences(SPLITS["train"].references)[sample["ids"]["sentence"]]
+            assert torch.equal(tokenize([drawn])[0], sample["tokens"])
     assert train[0].keys() == {"image", "tokens", "ids"}
     assert train[0]["ids"].keys() == {"reference", "sentence", "negatives"}
+
+
+def test_seeds_draw_differently():
+    one, other = ([sample["ids"]["negatives"].tolist() for sample in samples(seed=seed)] for seed in (1, 2))
+    assert one != other
+    assert list(EpochBatches(21, 3, seed=1)) != list(EpochBatches(21, 3, seed=2))
+
+
+def test_processes_take_parts_of_the_batch_that_one_process_would(monkeypatch):
+    monkeypatch.setattr("dataset.loading.world_size", lambda: 3)
+    parts = []
+    for number in range(3):
+        monkeypatch.setattr("dataset.loading.rank", lambda number=number: number)
+        parts.append(list(EpochBatches(21, 2, seed=0)))
+    monkeypatch.undo()
+    assert [sum(batches, []) for batches in zip(*parts, strict=True)] == list(EpochBatches(21, 6, seed=0))
 
 
 def test_the_last_partial_batch_is_dropped_and_a_small_split_refused():
@@ -192,6 +219,19 @@ def test_referit_evaluates_large_refs_only(tmp_path):
     assert [r.box[3] for r in splits["test"].references] == [6]  # 60 of 1000 pixels, the other 40
 
 
+def test_an_image_of_referit_that_cannot_be_used_is_told_and_left_out(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    good = {"annotations": [referit_annotation([0, 0, 10, 6])]}
+    content = {"1": good, "2": {"annotations": [{}]}, "3": {"annotations": [referit_annotation([0, 0, 10, 7])]}}
+    content["4"] = {"annotations": [referit_annotation([0, 0, 10, 8]) | {"query": ""}]}
+    (tmp_path / "annotations" / "test.pickle").write_bytes(pickle.dumps(content, protocol=2))
+    told = []
+    split = load_splits("referit", tmp_path, "", ["test"], told.append)["test"]
+    assert [(r.index, r.image_id) for r in split.references] == [(0, "1"), (1, "3")]
+    assert ["image '2' is damaged" in str(told[0]), "image '4' has an empty sentence" in str(told[1])] == [True, True]
+    assert len(told) == 2
+
+
 def referit_annotation(box):
     return {"query": ["a", "b"], "bbox": [box], "segmentation": [{"size": [20, 50], "counts": "0"}]}
 
@@ -222,6 +262,30 @@ def test_your_own_data(tmp_path):
     assert len(EvalPhotos(split, 32, 20, masks=False)[0].targets) == 3
 
 
+def test_the_foreground_of_a_picture_is_not_0(tmp_path):
+    file = tmp_path / "m.png"
+
+    def read(image):
+        image.save(file)
+        return rasterise(str(file), 1, 3).tolist()
+
+    indices = Image.fromarray(np.array([[0, 1, 2]], np.uint8), mode="P")
+    indices.putpalette([255, 255, 255, 0, 0, 0, 0, 0, 1])  # white, black, nearly black
+    assert read(indices) == [[False, True, True]]
+    assert read(Image.fromarray(np.array([[[0, 0, 0], [0, 0, 1], [255, 0, 0]]], np.uint8))) == [[False, True, True]]
+    assert read(Image.fromarray(np.array([[0, 1, 256]], np.uint16))) == [[False, True, True]]
+    assert read(Image.fromarray(np.array([[0, 1, 255]], np.uint8))) == [[False, True, True]]
+    assert read(Image.fromarray(np.array([[False, True, True]]))) == [[False, True, True]]
+    assert read(Image.fromarray(np.array([[[0, 255], [1, 255], [9, 0]]], np.uint8))) == [[False, True, True]]
+
+
+def test_blank_lines_are_left_out_and_counted(tmp_path):
+    line = {"image": "a.jpg", "sentences": ["x"]}
+    assert [r.index for r in write_jsonl(tmp_path, line, "", "  ", line)().references] == [0, 1]
+    with pytest.raises(UserError, match=r"train\.jsonl:3 is no JSON"):
+        write_jsonl(tmp_path, line, "", "{")()
+
+
 def test_run_lengths_of_the_right_size_are_taken():
     from pycocotools import mask as coco
 
@@ -230,6 +294,18 @@ def test_run_lengths_of_the_right_size_are_taken():
     assert (rasterise(runs, 37, 53) == mask).all()
     assert (rasterise([{"size": runs["size"], "counts": runs["counts"].decode()}], 37, 53) == mask).all()
     assert rasterise({"size": [2, 2], "counts": [1, 2, 1]}, 2, 2).tolist() == [[False, True], [True, False]]
+
+
+def test_runs_of_zero_pixels_are_runs():
+    """pycocotools' union of such parts writes past its memory, or leaves pixels as they were in memory."""
+    nothing, all_but_two = {"size": [6, 8], "counts": [48]}, {"size": [6, 8], "counts": [2, 0, 0, 46]}
+    assert rasterise([all_but_two, all_but_two], 6, 8).sum() == 46
+    assert rasterise([{"size": [6, 8], "counts": [0] * 100_001 + [48]}, nothing], 6, 8).all()
+
+
+def test_parts_of_both_kinds_are_united():
+    runs = {"size": [2, 3], "counts": [4, 2]}  # the last column
+    assert rasterise([runs, [0, 0, 1, 0, 1, 2, 0, 2]], 2, 3).tolist() == [[True, False, True]] * 2
 
 
 def copied_fixture(tmp_path, name="refer_fixture"):
@@ -287,4 +363,13 @@ def test_photos_of_any_mode_become_rgb(tmp_path, mode):
     Image.new("RGB", (5, 4), (200, 200, 200)).convert(mode).save(file)
     photo = read_photo(file)
     assert photo.mode == "RGB"
-    assert to_input(photo, 8).shape == (3, 8, 8)
+    assert to_input(resized(photo, 8)).shape == (3, 8, 8)
+
+
+def test_photos_for_people_are_upright_those_of_data_sets_as_stored(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.new("RGB", (5, 4)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_photo(tmp_path / "a.jpg").size == (5, 4)
+    assert read_photo(tmp_path / "a.jpg", upright=True).size == (4, 5)
+    assert as_image(tmp_path / "a.jpg").size == (4, 5)

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,10 +15,9 @@ from clip import build_clip
 from IRNet.processes import start_processes
 from model.losses import Stage2Criterion
 from model.stage2 import SegmentationNetwork
+from tests.conftest import ROOT
 from utils.distributed import init_processes, keeping_gradients, rank
 from utils.sync_batch_norm import SyncBatchNorm, synchronise
-
-ROOT = Path(__file__).parent.parent
 
 
 def new_network() -> SegmentationNetwork:
@@ -114,7 +112,7 @@ def test_a_process_that_dies_takes_the_others_along_with_a_message(dying):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    places = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    places = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", LEFT_BEHIND, str(dying)],

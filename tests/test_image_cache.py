@@ -1,5 +1,6 @@
 """The image cache: the same bits, for several processes at once, after a kill, and never another photo's pixels."""
 
+import fcntl
 import os
 import pickle
 import signal
@@ -135,6 +136,18 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(tmp_path):
         ImageCache(tmp_path / "cache", paths, 20_000)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_the_file_is_one_that_a_c_library_can_fill(tmp_path, monkeypatch):
+    """Where the file system cannot reserve, glibc's posix_fallocate reads and writes, and refuses a file to append."""
+    modes = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda file, *_: modes.append(fcntl.fcntl(file, fcntl.F_GETFL)))
+    ImageCache(tmp_path, photos(tmp_path / "photos", 1), SIZE)
+    assert [mode & (os.O_ACCMODE | os.O_APPEND) for mode in modes] == [os.O_RDWR]
+
+
+def test_no_photo_at_all(tmp_path):
+    assert not ImageCache(tmp_path, [], SIZE).place
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

@@ -97,7 +97,7 @@ BAD = {
     "no photo": (question(b"half a photo"), "the photo photo.png cannot be decoded"),
     "no sentence": (question(png(red_square()), []), "give one to 8 sentences"),
     "an empty sentence": (question(png(red_square()), [" "]), "empty sentence"),
-    "a sentence that is none": (question(png(red_square()), [3]), "empty sentence"),
+    "a sentence that is none": (question(png(red_square()), [3]), "a sentence that is no text (3)"),
     "too many sentences": (question(png(red_square()), ["a"] * 9), "give one to 8 sentences"),
     "a large photo": (question(png(np.zeros((4, 7_000_000), dtype=np.uint8))), "shrink it to 25 million"),
     "no JSON": ("{", "the request is damaged"),

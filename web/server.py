@@ -17,7 +17,6 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-from PIL import ImageOps
 
 from dataset.photos import read_photo
 from model.segmenter import Segmenter
@@ -123,7 +122,7 @@ def segment(segmenter: Segmenter, request: dict[str, Any], one_at_a_time: Lock) 
     sentences = request.get("sentences")
     if not isinstance(sentences, list) or not 0 < len(sentences) <= MAX_SENTENCES:
         raise UserError(f"give one to {MAX_SENTENCES} sentences, one a line")
-    photo = ImageOps.exif_transpose(read_photo(BytesIO(request["photo"]), request["name"]))  # as phones show it
+    photo = read_photo(BytesIO(request["photo"]), request["name"], upright=True, cure="choose another")
     if photo.width * photo.height > MAX_PIXELS:
         raise UserError(
             f"the photo has {photo.width} x {photo.height} pixels; shrink it to {MAX_PIXELS // 10**6} million"
