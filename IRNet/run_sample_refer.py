@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
+from dataset.artifacts import label_path  # noqa: E402
 from IRNet.backbone import BACKBONES  # noqa: E402
 from IRNet.cam_to_ir_label import LabelMaker  # noqa: E402
 from IRNet.checkpoint import load_network  # noqa: E402
@@ -155,7 +156,7 @@ def train_irn(args: argparse.Namespace, photos: list[PhotoRefs], device: torch.d
         print(f"train_irn: {checkpoint} is there and is kept; remove it to train again")
         return
     names = [(name, photo.path) for photo in photos for name in photo.names]
-    items = [TrainingItem(name, path) for name, path in names if (args.ir_label_out_dir / f"{name}.png").is_file()]
+    items = [TrainingItem(name, path) for name, path in names if label_path(args.ir_label_out_dir, name).is_file()]
     if not items:
         raise UserError(
             f"{args.ir_label_out_dir} holds no IR label of {args.train_list}; run --cam_to_ir_label_pass True"

@@ -23,7 +23,8 @@ from utils.errors import UserError, reason
 from utils.files import read_json, replacing, write_json
 from utils.maps import at_photo_size, full_maps
 
-FOREGROUND = 255
+BACKGROUND, FOREGROUND, UNKNOWN = 0, 1, 255  # the values of an IR label
+MASKED = 255  # a pseudo mask's foreground; its background is 0
 
 
 def item_name(index: int, image_id: int | str) -> str:
@@ -77,9 +78,29 @@ def coco_file_name(image_id: str, names_file: str | Path) -> str:
     return f"COCO_train2014_{int(image_id):012d}.jpg"
 
 
+def map_path(folder: str | Path, name: str) -> Path:
+    """The file of a ref's response map, of either format."""
+    return Path(folder) / f"{name}.npy"
+
+
+def label_path(folder: str | Path, name: str) -> Path:
+    """The file of a ref's IR label."""
+    return Path(folder) / f"{name}.png"
+
+
+def mask_path(folder: str | Path, name: str) -> Path:
+    """The file of a ref's pseudo mask."""
+    return Path(folder) / f"{name}.png"
+
+
+def instances_path(folder: str | Path, name: str) -> Path:
+    """The file of the instances of a ref's pseudo mask, beside it."""
+    return Path(folder) / f"{name}.json"
+
+
 def write_map(folder: str | Path, name: str, response: np.ndarray) -> None:
     """Save a response map, float32 (H, W)."""
-    with replacing(Path(folder) / f"{name}.npy") as file:
+    with replacing(map_path(folder, name)) as file:
         np.save(file, response.astype(np.float32), allow_pickle=False)
 
 
@@ -91,13 +112,13 @@ def write_scores(
     `read_map` makes of it what `write_map` would have been given: the same bits where the same kind of device computes.
     """
     record = np.array((scores, input_size, photo_size), dtype=_record_type(scores.shape))
-    with replacing(Path(folder) / f"{name}.npy") as file:
+    with replacing(map_path(folder, name)) as file:
         np.save(file, record, allow_pickle=False)
 
 
 def read_map(folder: str | Path, name: str) -> np.ndarray:
     """A response map of either format, float32 (H, W); UserError where it is absent, damaged or not finite."""
-    path = Path(folder) / f"{name}.npy"
+    path = map_path(folder, name)
     cure = "export it again with validate.py --prms --cam_save_dir ..."
     try:
         # Mapped, so that a header which promises more than the file holds is refused before memory is asked for.
@@ -131,18 +152,14 @@ def _map_from_scores(scores: np.ndarray, input_size: np.ndarray, photo_size: np.
     return at_photo_size(maps, tuple(photo_size.tolist()))[0].numpy()
 
 
-def mask_path(folder: str | Path, name: str) -> Path:
-    return Path(folder) / f"{name}.png"
-
-
 def write_label(folder: str | Path, name: str, label: np.ndarray) -> None:
-    """Save an IR label, uint8 (H, W) of 0, 1 and 255."""
-    _write_png(Path(folder) / f"{name}.png", label)
+    """Save an IR label, uint8 (H, W) of `BACKGROUND`, `FOREGROUND` and `UNKNOWN`."""
+    _write_png(label_path(folder, name), label)
 
 
 def write_mask(folder: str | Path, name: str, mask: np.ndarray, facts: dict[str, float] | None = None) -> None:
     """Save a pseudo mask, bool (H, W), and what is known about it; `read_facts` gives that back."""
-    _write_png(mask_path(folder, name), np.where(mask, FOREGROUND, 0), json.dumps(facts or {}))
+    _write_png(mask_path(folder, name), np.where(mask, MASKED, 0), json.dumps(facts or {}))
 
 
 def read_facts(folder: str | Path, name: str) -> dict[str, float]:
@@ -157,12 +174,12 @@ def read_facts(folder: str | Path, name: str) -> dict[str, float]:
 
 def write_instances(folder: str | Path, name: str, instances: list[dict]) -> None:
     """Save the instances of a pseudo mask: dictionaries with `segmentation` (COCO run lengths), `score`, `instance`."""
-    write_json(Path(folder) / f"{name}.json", instances)
+    write_json(instances_path(folder, name), instances)
 
 
 def read_label(folder: str | Path, name: str) -> np.ndarray:
-    """An IR label, uint8 (H, W) of 0, 1 and 255."""
-    return _read_png(Path(folder) / f"{name}.png", "make it with IRNet/run_sample_refer.py --cam_to_ir_label_pass True")
+    """An IR label, uint8 (H, W) of `BACKGROUND`, `FOREGROUND` and `UNKNOWN`."""
+    return _read_png(label_path(folder, name), "make it with IRNet/run_sample_refer.py --cam_to_ir_label_pass True")
 
 
 def read_mask(folder: str | Path, name: str) -> np.ndarray:
