@@ -11,7 +11,7 @@ from dataset.photos import read_photo
 from IRNet.passes import PhotoRefs, read_response
 from utils.errors import UserError
 from utils.files import write_json
-from utils.pictures import contact_sheet, heat_overlay, mask_overlay, save_png
+from utils.pictures import contact_sheet, heat_overlay, mask_overlay, save_png, spread
 
 SHOWN = 48
 LABEL_COLOURS = {BACKGROUND: (30, 30, 30), FOREGROUND: (255, 255, 255), UNKNOWN: (128, 128, 160)}
@@ -42,12 +42,11 @@ def _summary(refs: dict[str, dict[str, float]], listed: int) -> dict[str, Any]:
 def draw_contact_sheet(path: Path, photos: list[PhotoRefs], map_dir: Path, label_dir: Path, mask_dir: Path) -> None:
     """Draw image, response map, IR label and mask of refs spread evenly over the list; nothing where there is none."""
     made = [(p.path, name) for p in photos for name in p.names if mask_path(mask_dir, name).is_file()]
-    chosen = [made[i * len(made) // SHOWN] for i in range(SHOWN)] if len(made) > SHOWN else made
     rows = []
-    for photo_path, name in chosen:
+    for photo_path, name in spread(made, SHOWN):
         try:
             rows.append(_row(np.array(read_photo(photo_path)), name, map_dir, label_dir, mask_dir))
-        except UserError:  # its map or photo has gone since the mask was made
+        except UserError:  # its map or photo has gone, or is another, since the mask was made
             continue
     if rows:
         save_png(path, contact_sheet(rows, across=4))
@@ -57,7 +56,12 @@ def _row(photo: np.ndarray, name: str, map_dir: Path, label_dir: Path, mask_dir:
     response = read_response(map_dir, name, photo.shape[:2])
     has_label = label_path(label_dir, name).is_file()
     label = _paint_label(read_label(label_dir, name)) if has_label else np.zeros_like(photo)
-    return [photo, heat_overlay(photo, response), label, mask_overlay(photo, read_mask(mask_dir, name))]
+    return [
+        photo,
+        heat_overlay(photo, response),
+        label,
+        mask_overlay(photo, read_mask(mask_dir, name, photo.shape[:2])),
+    ]
 
 
 def _paint_label(label: np.ndarray) -> np.ndarray:

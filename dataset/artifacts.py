@@ -11,6 +11,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from utils.files import read_json, replacing, write_json
 from utils.maps import at_photo_size, full_maps
 
 BACKGROUND, FOREGROUND, UNKNOWN = 0, 1, 255  # the values of an IR label
+FACTS = ("covered", "instances", "mean_response")  # of a pseudo mask: share of the photo, count, mean inside it
 MASKED = 255  # a pseudo mask's foreground; its background is 0
 
 
@@ -163,13 +165,18 @@ def write_mask(folder: str | Path, name: str, mask: np.ndarray, facts: dict[str,
 
 
 def read_facts(folder: str | Path, name: str) -> dict[str, float]:
-    """What `write_mask` was told about a pseudo mask; nothing where it was told nothing."""
+    """The `FACTS` that `write_mask` was told about a pseudo mask; none where it was not, or another program wrote it."""
     path = mask_path(folder, name)
     try:
         with opened(path, ["PNG"]) as image:
-            return json.loads(image.info.get("facts", "{}"))
+            facts = json.loads(image.info.get("facts", "{}"))
     except (FileNotFoundError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a PNG ({reason(error)}); remove it and make it again") from None
+    return facts if isinstance(facts, dict) and all(_is_fact(facts.get(key)) for key in FACTS) else {}
+
+
+def _is_fact(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= MAX_PIXELS
 
 
 def write_instances(folder: str | Path, name: str, instances: list[dict]) -> None:
@@ -182,10 +189,14 @@ def read_label(folder: str | Path, name: str) -> np.ndarray:
     return _read_png(label_path(folder, name), "make it with IRNet/run_sample_refer.py --cam_to_ir_label_pass True")
 
 
-def read_mask(folder: str | Path, name: str) -> np.ndarray:
-    """A pseudo mask, bool (H, W)."""
-    cure = "make it with IRNet/run_sample_refer.py --make_ins_seg_pass True"
-    return _read_png(mask_path(folder, name), cure) > 0
+def read_mask(folder: str | Path, name: str, size: tuple[int, int] | None = None) -> np.ndarray:
+    """A pseudo mask, bool (H, W); UserError where it has not the `size` (H, W) of its photo, if that is given."""
+    path, cure = mask_path(folder, name), "make it with IRNet/run_sample_refer.py --make_ins_seg_pass True"
+    mask = _read_png(path, cure) > 0
+    if size is not None and mask.shape != size:
+        sizes = f"{mask.shape[0]} x {mask.shape[1]}, its photo {size[0]} x {size[1]}"
+        raise UserError(f"the pseudo mask {path} is {sizes}; remove it and {cure}")
+    return mask
 
 
 def _write_png(path: Path, pixels: np.ndarray, facts: str = "") -> None:

@@ -36,6 +36,7 @@ from IRNet.checkpoint import load_network as load_irnet
 from model.build import load_network
 from tests.golden import REFERENCE
 from utils.files import read_json
+from utils.pictures import png
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad_input.md"
 CURE = "train it"
@@ -1028,6 +1029,11 @@ BETWEEN_STAGES = [
         "a list of 100,000 brackets",
         "toy_names.json cannot be read as JSON (…); write it again",
         stored("toy_names.json", DEEP, lambda name: read_json(name, "write it again")),
+    ),
+    Case(
+        "a pseudo mask of another size",
+        f"the pseudo mask 1_9.png is 1 x 3, its photo 6 x 8; remove it and {MAKE_MASKS}",
+        stored("1_9.png", png(np.zeros((1, 3), np.uint8)), lambda _: read_mask(".", "1_9", (6, 8))),
     ),
 ]
 
