@@ -16,6 +16,7 @@ from dataset.photos import read_photo
 from IRNet.images import augment, normalise, place
 from IRNet.network import STRIDE
 from utils.errors import UserError
+from utils.log import say
 
 
 class TrainingItem(NamedTuple):
@@ -95,4 +96,4 @@ def list_refused(batches: Iterable[Batch]) -> Iterator[list[torch.Tensor]]:
         if tensors:
             yield tensors
     if count:
-        print(f"train_irn: {count} refused")
+        say(f"train_irn: {count} refused")

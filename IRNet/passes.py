@@ -15,8 +15,9 @@ from tqdm import tqdm
 from dataset.artifacts import read_images, read_map
 from dataset.photos import read_photo
 from IRNet.processes import map_in_workers
-from utils.distributed import gather, is_main, own_share, usable_cores
+from utils.distributed import gather, own_share, usable_cores
 from utils.errors import UserError, WriteError, one_line
+from utils.log import say
 
 PHOTOS_PER_WORKER = 8  # fewer are done before a further process has started
 
@@ -90,9 +91,8 @@ def run_pass(title: str, work: PhotoWork, photos: list[PhotoRefs], device: torch
 def _summarise(title: str, counts: list[Counter]) -> None:
     total, all_counts = counts[0]["total"], sum(counts, Counter())
     made, refused = all_counts["made"] + all_counts["empty"], all_counts["refused"]
-    if is_main():
-        found = total - made - refused
-        print(f"{title}: {made} made ({all_counts['empty']} of them empty), {found} already there, {refused} refused")
+    found = total - made - refused
+    say(f"{title}: {made} made ({all_counts['empty']} of them empty), {found} already there, {refused} refused")
     if total and refused == total:
         raise UserError(f"{title}: all {total} refs were refused; the lines above say why")
 

@@ -39,8 +39,13 @@ def _summary(refs: dict[str, dict[str, float]], listed: int) -> dict[str, Any]:
     }
 
 
-def draw_contact_sheet(path: Path, photos: list[PhotoRefs], map_dir: Path, label_dir: Path, mask_dir: Path) -> None:
-    """Draw image, response map, IR label and mask of refs spread evenly over the list; nothing where there is none."""
+def draw_contact_sheet(
+    path: Path, photos: list[PhotoRefs], map_dir: Path, label_dir: Path | None, mask_dir: Path
+) -> None:
+    """Draw image, response map, IR label and mask of refs spread evenly over the list; nothing where there is none.
+
+    Where there is no IR label its place is black.
+    """
     made = [(p.path, name) for p in photos for name in p.names if mask_path(mask_dir, name).is_file()]
     rows = []
     for photo_path, name in spread(made, SHOWN):
@@ -52,16 +57,12 @@ def draw_contact_sheet(path: Path, photos: list[PhotoRefs], map_dir: Path, label
         save_png(path, contact_sheet(rows, across=4))
 
 
-def _row(photo: np.ndarray, name: str, map_dir: Path, label_dir: Path, mask_dir: Path) -> list[np.ndarray]:
+def _row(photo: np.ndarray, name: str, map_dir: Path, label_dir: Path | None, mask_dir: Path) -> list[np.ndarray]:
     response = read_response(map_dir, name, photo.shape[:2])
-    has_label = label_path(label_dir, name).is_file()
+    has_label = label_dir is not None and label_path(label_dir, name).is_file()
     label = _paint_label(read_label(label_dir, name)) if has_label else np.zeros_like(photo)
-    return [
-        photo,
-        heat_overlay(photo, response),
-        label,
-        mask_overlay(photo, read_mask(mask_dir, name, photo.shape[:2])),
-    ]
+    mask = read_mask(mask_dir, name, photo.shape[:2])
+    return [photo, heat_overlay(photo, response), label, mask_overlay(photo, mask)]
 
 
 def _paint_label(label: np.ndarray) -> np.ndarray:

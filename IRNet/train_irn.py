@@ -17,10 +17,11 @@ from tqdm import tqdm
 from IRNet.checkpoint import read_checkpoint, save_checkpoint
 from IRNet.data import PlainSet, TrainingItem, TrainingSet, collate, list_refused
 from IRNet.losses import AffinityDisplacementLoss
-from IRNet.network import EdgeDisplacement, build_network
+from IRNet.network import STRIDE, EdgeDisplacement, build_network
 from IRNet.processes import threads
 from utils.distributed import usable_cores
 from utils.errors import UserError
+from utils.log import say
 
 # Kept quirk: the published optimiser takes its weight decay for the momentum too, so there is practically none.
 MOMENTUM = 1e-4
@@ -51,6 +52,10 @@ class Schedule:
             collate_fn=collate,
             drop_last=True,
         )
+
+
+# A source needs room for the radius below it and on both sides: in a smaller crop there is no pair. In photo pixels.
+SMALLEST_CROP = STRIDE * (2 * Schedule.radius - 1)
 
 
 class Trainer:
@@ -127,7 +132,7 @@ def _train_one_epoch(
         for name, loss in trainer.step(photos.to(device), label.to(device)).items():
             sums[name] = sums.get(name, 0) + loss / len(loader)
     losses = {name: float(total) for name, total in sums.items()}
-    print(title, *(f"{name} {loss:.4f}" for name, loss in losses.items()))
+    say(" ".join([title, *(f"{name} {loss:.4f}" for name, loss in losses.items())]))
     if not np.isfinite(losses.get("total", 0)):
         raise UserError("the training diverged (its loss is not finite); give a lower --irn_learning_rate")
 
@@ -156,5 +161,5 @@ def _resume(part: Path, network: EdgeDisplacement, trainer: Trainer, identity: l
         raise UserError(f"{part} is of a training with other flags or another list; remove it to start afresh")
     network.load_state_dict(content["network"])
     trainer.restore(content)
-    print(f"train_irn: going on after epoch {content['epoch']} of {part}")
+    say(f"train_irn: going on after epoch {content['epoch']} of {part}")
     return content["epoch"]

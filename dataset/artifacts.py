@@ -165,7 +165,7 @@ def write_mask(folder: str | Path, name: str, mask: np.ndarray, facts: dict[str,
 
 
 def read_facts(folder: str | Path, name: str) -> dict[str, float]:
-    """The `FACTS` that `write_mask` was told about a pseudo mask; none where it was not, or another program wrote it."""
+    """The `FACTS` that `write_mask` was told about a pseudo mask; none where another program wrote it."""
     path = mask_path(folder, name)
     try:
         with opened(path, ["PNG"]) as image:

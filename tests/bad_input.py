@@ -489,6 +489,11 @@ COMMANDS = [
         "train_stage1.py: cannot write to ……: File exists; choose another --output",
         "train_stage1.py {data} --backbone toy --batch_size 4 --output {photo}",
     ),
+    Mistake(
+        "a walk of 2^64 steps",
+        f"run_sample_refer.py: argument --exp_times: '64' is not a whole number from 0 to 12; {HELP}",
+        "IRNet/run_sample_refer.py --exp_times 64",
+    ),
 ]
 
 REFS = [

@@ -7,9 +7,9 @@ import torch
 from IRNet.backbone import build_backbone
 from IRNet.images import normalise
 from IRNet.losses import AffinityDisplacementLoss, pair_losses, sort_pairs
-from IRNet.network import build_network
+from IRNet.network import STRIDE, build_network
 from IRNet.pairs import pair_affinity, path_to, search_offsets, shifted, source_size
-from IRNet.train_irn import Schedule, Trainer
+from IRNet.train_irn import SMALLEST_CROP, Schedule, Trainer
 from tests.irnet_helpers import figures, golden_network, photo, published_name
 from utils.errors import UserError
 
@@ -63,6 +63,10 @@ def test_path_by_hand():
     assert path_to((0, 2)) == ((0, 2), (0, 1), (0, 0))
     assert set(path_to((2, 2))) == {(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (2, 2)}
     assert source_size(3, 3, 5) == (0, 0)
+
+
+def test_the_smallest_crop_is_the_first_with_a_pair():
+    assert [source_size(crop // STRIDE, crop // STRIDE, Schedule.radius)[1] for crop in (72, SMALLEST_CROP)] == [0, 1]
 
 
 def test_affinity_and_its_gradient_by_hand():

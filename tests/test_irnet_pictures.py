@@ -49,6 +49,6 @@ def test_a_mask_of_another_size_is_left_out_of_the_contact_sheet(tmp_path):
         write_mask(tmp_path / "masks", name, np.ones(size, bool))
     draw = [[PhotoRefs(tmp_path / "1.png", shown)] for shown in (names[:1], names, names[1:])]
     for number, photos in enumerate(draw):
-        draw_contact_sheet(tmp_path / f"sheet{number}.png", photos, tmp_path, tmp_path, tmp_path / "masks")
+        draw_contact_sheet(tmp_path / f"sheet{number}.png", photos, tmp_path, None, tmp_path / "masks")
     assert (tmp_path / "sheet0.png").read_bytes() == (tmp_path / "sheet1.png").read_bytes()
     assert not (tmp_path / "sheet2.png").exists()

@@ -18,6 +18,7 @@ from IRNet.checkpoint import load_network
 from IRNet.processes import start_processes
 from IRNet.run_sample_refer import build_parser, check, run
 from utils.errors import UserError
+from utils.files import owned_by_this_run
 
 SCRIPT = Path(__file__).parent.parent / "IRNet" / "run_sample_refer.py"
 SIZE = (72, 96)
@@ -216,7 +217,8 @@ def test_where_every_ref_is_refused_the_run_ends_in_words(tmp_path):
     ("passes", "more", "message"),
     [
         ((), {}, "nothing to do"),
-        (("train_irn_pass",), {"irn_crop_size": 66}, "multiple of 4"),
+        (("train_irn_pass",), {"irn_crop_size": 78}, "multiple of 4"),
+        (("train_irn_pass",), {"irn_crop_size": 72}, "multiple of 4 from 76 on"),
         (("train_irn_pass",), {}, "holds no IR label"),
         (("make_ins_seg_pass",), {}, "res50_irn.pth is not there"),
         (("cam_to_ir_label_pass",), {"conf_bg_thres": 0.5}, "above --conf_fg_thres"),
@@ -228,6 +230,13 @@ def test_mistakes_are_told_in_one_line(tmp_path, passes, more, message):
     with pytest.raises(UserError, match=message) as caught:
         world.run(*passes, **more)
     assert "\n" not in str(caught.value)
+
+
+def test_two_runs_in_one_work_space(tmp_path):
+    world = World(tmp_path, count=2)
+    with owned_by_this_run(tmp_path / "work"), pytest.raises(UserError, match="another run is writing to .*work"):
+        world.run("cam_to_ir_label_pass")
+    assert not (tmp_path / "ir_label").exists()
 
 
 def test_a_pass_without_its_folder_is_refused():
