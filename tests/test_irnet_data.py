@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 
 from dataset.artifacts import write_label
-from IRNet.data import Refused, TrainingItem, TrainingSet, collate
+from IRNet.data import TrainingItem, TrainingSet, collate
 from IRNet.images import augment, normalise, place, random_offset, rescale
 from IRNet.losses import sort_pairs
 from IRNet.pairs import search_offsets
+from IRNet.passes import Refused
 from tests.irnet_helpers import figures
 
 
