@@ -57,9 +57,11 @@ class Stencil:
         return y.div_(self.degree)
 
     def flatten(self, maps: torch.Tensor) -> torch.Tensor:
+        """maps: (..., h, w). Returns them padded right with 0 and flattened, (..., n)."""
         return F.pad(maps, (0, self.width - maps.shape[-1])).flatten(-2)
 
     def unflatten(self, flat: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """The maps (..., h, w) that `flatten` made `flat` of, without the padding."""
         return flat.unflatten(-1, (height, self.width))[..., :width]
 
 

@@ -1,6 +1,7 @@
 """The three passes as a user runs them: results, resuming, bad input, several processes."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from dataset.artifacts import read_label, read_mask, write_map, write_names
+from dataset.artifacts import read_label, read_mask, write_label, write_map, write_names
 from IRNet import train_irn
 from IRNet.checkpoint import load_network
 from IRNet.processes import start_processes
@@ -64,6 +65,10 @@ class World:
 
 
 ALL = ("cam_to_ir_label_pass", "train_irn_pass", "make_ins_seg_pass")
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -137,6 +142,45 @@ def test_an_interrupted_training_ends_where_the_uninterrupted_one_does(world, mo
     found = torch.load(world.folder / "work" / "second.pth", weights_only=True)["network"]
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     assert not (world.folder / "work" / "second.pth.part").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda part: part.pop("optimizer"), "holds no state of a training .*optimizer"),
+        (lambda part: part.pop("epoch"), "holds no state of a training .*epoch"),
+        (lambda part: part.update(optimizer=[]), "holds no state of a training"),
+        (lambda part: part.update(step=None), "holds no state of a training"),
+        (lambda part: part["network"].pop("mean_displacement"), "lacks mean_displacement"),
+        (lambda part: part.pop("network"), "is no checkpoint of IRNet; remove it"),
+        (None, "is damaged or holds more than tensors; remove it to start afresh"),
+    ],
+)
+def test_a_damaged_unfinished_training_is_refused(world, monkeypatch, tmp_path, damage, message):
+    """The last step of a training is left out, so that its unfinished file stays; that is then damaged."""
+    shutil.copytree(world.folder / "ir_label", tmp_path / "ir_label")
+    flags = {"ir_label_out_dir": tmp_path / "ir_label", "work_space": tmp_path, "irn_num_epoches": 1}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train_irn, "mean_displacement", interrupt)
+        world.run("train_irn_pass", **flags)
+    part = tmp_path / "res50_irn.pth.part"
+    content = torch.load(part, weights_only=True)
+    if damage:
+        damage(content)
+        torch.save(content, part)
+    else:
+        part.write_bytes(part.read_bytes()[:999])
+    with pytest.raises(UserError, match=f"pth.part {message}"):
+        world.run("train_irn_pass", **flags)
+
+
+def test_a_training_without_a_step_writes_no_checkpoint(tmp_path):
+    world = World(tmp_path, count=2)
+    for name in world.disks:
+        write_label(tmp_path / "ir_label", name, np.zeros((4, 5)))
+    with pytest.raises(UserError, match="train_irn: no IR label could be used; the lines above say why"):
+        world.run("train_irn_pass")
+    assert [path.name for path in (tmp_path / "work").iterdir()] == [".lock"]
 
 
 def test_instances_as_coco_run_lengths(world):
