@@ -148,7 +148,8 @@ def _holds_scores(response: np.ndarray) -> bool:
 
 
 def _map_from_scores(scores: np.ndarray, input_size: np.ndarray, photo_size: np.ndarray, absurd: str) -> np.ndarray:
-    if not all((size > 0).all() and size.prod(dtype=float) <= MAX_PIXELS for size in (input_size, photo_size)):
+    sizes = (np.array(scores.shape), input_size, photo_size)
+    if not all((size > 0).all() and size.prod(dtype=float) <= MAX_PIXELS for size in sizes):
         raise UserError(absurd)
     maps = full_maps(torch.tensor(scores)[None, None], tuple(input_size.tolist()))
     return at_photo_size(maps, tuple(photo_size.tolist()))[0].numpy()

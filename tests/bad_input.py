@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from clip import build_clip
-from dataset.artifacts import read_images, read_map, read_mask
+from dataset.artifacts import read_images, read_map, read_mask, write_scores
 from dataset.jsonl import FORM
 from dataset.loading import load_splits
 from dataset.photos import read_photo
@@ -1034,6 +1034,11 @@ BETWEEN_STAGES = [
         "a list of 100,000 brackets",
         "toy_names.json cannot be read as JSON (…); write it again",
         stored("toy_names.json", DEEP, lambda name: read_json(name, "write it again")),
+    ),
+    Case(
+        "a response map of no scores",
+        f"the response map 1_9.npy holds absurd sizes; {EXPORT}",
+        lambda folder: write_scores(folder, "1_9", np.ones((0, 3)), (32, 32), (5, 5)) or read_map(".", "1_9"),
     ),
     Case(
         "a pseudo mask of another size",
