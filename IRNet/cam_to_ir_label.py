@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from dataset.artifacts import write_label
+from dataset.artifacts import BACKGROUND, FOREGROUND, UNKNOWN, label_path, write_label
 from IRNet.crf import DenseCRF
-from IRNet.images import UNKNOWN
 from IRNet.passes import PhotoWork, read_response
 
 
@@ -29,7 +28,7 @@ class LabelMaker(PhotoWork):
     background: float = 0.1
 
     def is_finished(self, name: str) -> bool:
-        return (self.label_dir / f"{name}.png").is_file()
+        return label_path(self.label_dir, name).is_file()
 
     def prepare(self, photo: np.ndarray, device: torch.device) -> _Prepared:
         return _Prepared(DenseCRF(torch.from_numpy(photo).to(device)), photo.shape[:2], device)
@@ -38,15 +37,15 @@ class LabelMaker(PhotoWork):
         response = torch.from_numpy(read_response(self.map_dir, name, prepared.size)).to(prepared.device)
         label = ir_label(prepared.crf, response, self.foreground, self.background)
         write_label(self.label_dir, name, label.cpu().numpy())
-        return bool((label == 1).any())
+        return bool((label == FOREGROUND).any())
 
 
 def ir_label(crf: DenseCRF, response: torch.Tensor, foreground: float, background: float) -> torch.Tensor:
-    """uint8 (H, W): 1 foreground, 0 background, 255 unknown. response: float32 (H, W)."""
+    """uint8 (H, W) of `BACKGROUND`, `FOREGROUND` and `UNKNOWN`. response: float32 (H, W)."""
     labels = torch.stack([response > foreground, response > background], dim=-1)
     sure, possible = (crf(labels) > 0.5).unbind(-1)
     # Kept quirk: the two refinements know nothing of each other; where they disagree, foreground wins.
     label = torch.full_like(sure, UNKNOWN, dtype=torch.uint8)
-    label[~sure & ~possible] = 0
-    label[sure] = 1
+    label[~sure & ~possible] = BACKGROUND
+    label[sure] = FOREGROUND
     return label

@@ -18,9 +18,9 @@ def save_checkpoint(
     save(path, {"backbone": backbone, "network": network.state_dict(), **(training or {})})
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint; UserError where it is absent or damaged."""
-    content = load_checkpoint(path, CURE)
+def read_checkpoint(path: Path, cure: str = CURE) -> dict[str, Any]:
+    """The content of a checkpoint; UserError with `cure` where it is absent or damaged."""
+    content = load_checkpoint(path, cure)
     if not {"backbone", "network"} <= content.keys() or not isinstance(content["network"], dict):
         raise UserError(f"{path} is no checkpoint of IRNet; remove it and {CURE}")
     return content

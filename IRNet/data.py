@@ -1,6 +1,5 @@
 """What IRNet is trained on: photos and their IR labels, augmented; refs that cannot be read are named and left out."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
@@ -9,13 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from dataset.artifacts import read_label
 from dataset.photos import read_photo
 from IRNet.images import augment, normalise, place
 from IRNet.network import STRIDE
+from IRNet.passes import Refused
 from utils.errors import UserError
+from utils.log import say
 
 
 class TrainingItem(NamedTuple):
@@ -23,13 +23,6 @@ class TrainingItem(NamedTuple):
 
     name: str
     photo: Path
-
-
-class Refused(NamedTuple):
-    """A ref that could not be read, in the place of its sample."""
-
-    name: str
-    reason: str
 
 
 class TrainingSet(Dataset):
@@ -89,10 +82,10 @@ def list_refused(batches: Iterable[Batch]) -> Iterator[list[torch.Tensor]]:
     """The batches' tensors; refs that could not be read are named, and counted at the end."""
     count = 0
     for tensors, refused in batches:
-        for name, reason in refused:
-            tqdm.write(f"train_irn: {name} refused: {reason}", file=sys.stderr)
+        for ref in refused:
+            ref.tell("train_irn")
         count += len(refused)
         if tensors:
             yield tensors
     if count:
-        print(f"train_irn: {count} refused")
+        say(f"train_irn: {count} refused")

@@ -5,10 +5,10 @@ from random import Random
 import numpy as np
 from PIL import Image
 
+from dataset.artifacts import UNKNOWN
 from dataset.photos import MEAN, STD
 
 _NORMALISED = ((np.arange(256)[:, None] / 255.0 - MEAN) / STD).astype(np.float32)  # (256, 3), computed in float64
-UNKNOWN = 255
 
 
 def normalise(photo: np.ndarray) -> np.ndarray:

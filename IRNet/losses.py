@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from dataset.artifacts import BACKGROUND, FOREGROUND, UNKNOWN
 from IRNet.pairs import pair_affinity, search_offsets, shifted
 
-IGNORED_FROM = 21  # labels from here on (255) take part in no pair
 EPSILON = 1e-5
 
 
@@ -61,12 +61,12 @@ class AffinityDisplacementLoss(nn.Module):
 
 
 def sort_pairs(label: torch.Tensor, radius: int) -> Pairs:
-    """label: uint8 (B, H, W): 0 background, 1..20 foreground, else ignored."""
+    """label: uint8 (B, H, W). Pixels of the label `UNKNOWN` take part in no pair."""
     source = shifted(label, (0, 0), radius)[:, None]  # (B, 1, h, w)
     target = torch.stack([shifted(label, offset, radius) for offset in search_offsets(radius)], dim=1)
-    known = (source < IGNORED_FROM) & (target < IGNORED_FROM)
+    known = (source != UNKNOWN) & (target != UNKNOWN)
     equal = known & (source == target)
-    return Pairs(equal & (source == 0), equal & (source > 0), known & ~equal)
+    return Pairs(equal & (source == BACKGROUND), equal & (source == FOREGROUND), known & ~equal)
 
 
 def pair_losses(edge_logits: torch.Tensor, displacement: torch.Tensor, radius: int) -> PairLosses:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
-from dataset.artifacts import write_instances, write_mask
+from dataset.artifacts import instances_path, mask_path, write_instances, write_mask
 from IRNet.checkpoint import load_network
 from IRNet.images import normalise
 from IRNet.instances import Fragment, cluster, find_centroids, fragments, instance_seeds, strongest, upsample_scores
@@ -46,8 +46,8 @@ class MaskMaker(PhotoWork):
         return load_network(self.checkpoint)
 
     def is_finished(self, name: str) -> bool:
-        wanted = ["png", "json"] if self.save_instances else ["png"]
-        return all((self.mask_dir / f"{name}.{suffix}").is_file() for suffix in wanted)
+        paths = [mask_path, instances_path] if self.save_instances else [mask_path]
+        return all(path(self.mask_dir, name).is_file() for path in paths)
 
     def prepare(self, photo: np.ndarray, device: torch.device) -> PhotoStructure:
         return find_structure(self.network.to(device), photo, device)

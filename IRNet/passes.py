@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from tqdm import tqdm
 from dataset.artifacts import read_images, read_map
 from dataset.photos import read_photo
 from IRNet.processes import map_in_workers
-from utils.distributed import gather, is_main, own_share, usable_cores
+from utils.distributed import gather, own_share, usable_cores
 from utils.errors import UserError, WriteError, one_line
+from utils.log import say
 
 PHOTOS_PER_WORKER = 8  # fewer are done before a further process has started
 
@@ -28,12 +29,18 @@ class PhotoRefs(NamedTuple):
     names: list[str]
 
 
-class Outcome(NamedTuple):
-    """What became of a ref: `made`, `empty` (made, but with nothing in it) or `refused`, and why."""
+class Refused(NamedTuple):
+    """A ref that cannot be done, and why."""
 
     name: str
-    state: str
-    reason: str = ""
+    reason: str
+
+    def tell(self, title: str) -> None:
+        """Name it on standard error, beside a progress bar; `title` says in which pass."""
+        tqdm.write(f"{title}: {self.name} refused: {self.reason}", file=sys.stderr)
+
+
+Outcome = Literal["made", "empty"] | Refused  # what became of a ref; `empty`: made, but with nothing in it
 
 
 class PhotoWork(ABC):
@@ -81,18 +88,17 @@ def run_pass(title: str, work: PhotoWork, photos: list[PhotoRefs], device: torch
     counts = Counter({"total": sum(len(refs.names) for refs in photos)})
     shown = tqdm(_outcomes(work, todo, device, workers), title, len(todo), unit="photo", disable=None)
     for outcome in (outcome for outcomes in shown for outcome in outcomes):
-        counts[outcome.state] += 1
-        if outcome.reason:
-            tqdm.write(f"{title}: {outcome.name} refused: {outcome.reason}", file=sys.stderr)
+        if isinstance(outcome, Refused):
+            outcome.tell(title)
+        counts["refused" if isinstance(outcome, Refused) else outcome] += 1
     _summarise(title, gather(counts))
 
 
 def _summarise(title: str, counts: list[Counter]) -> None:
     total, all_counts = counts[0]["total"], sum(counts, Counter())
     made, refused = all_counts["made"] + all_counts["empty"], all_counts["refused"]
-    if is_main():
-        found = total - made - refused
-        print(f"{title}: {made} made ({all_counts['empty']} of them empty), {found} already there, {refused} refused")
+    found = total - made - refused
+    say(f"{title}: {made} made ({all_counts['empty']} of them empty), {found} already there, {refused} refused")
     if total and refused == total:
         raise UserError(f"{title}: all {total} refs were refused; the lines above say why")
 
@@ -107,19 +113,25 @@ def _outcomes(work: PhotoWork, todo: list[PhotoRefs], device: torch.device, work
 def _do_photo(work: PhotoWork, device: torch.device, refs: PhotoRefs) -> list[Outcome]:
     try:
         prepared = work.prepare(np.array(read_photo(refs.path)), device)
-    except (UserError, MemoryError, torch.OutOfMemoryError) as error:
-        return [Outcome(name, "refused", _reason(error)) for name in refs.names]
+    except (UserError, MemoryError, RuntimeError) as error:
+        return [Refused(name, _reason(error)) for name in refs.names]
     return [_do_ref(work, name, prepared) for name in refs.names]
 
 
 def _do_ref(work: PhotoWork, name: str, prepared: Any) -> Outcome:
     try:
-        return Outcome(name, "made" if work.make(name, prepared) else "empty")
+        return "made" if work.make(name, prepared) else "empty"
     except WriteError:
         raise  # of a full disk the other refs would say the same
-    except (UserError, MemoryError, torch.OutOfMemoryError) as error:
-        return Outcome(name, "refused", _reason(error))
+    except (UserError, MemoryError, RuntimeError) as error:
+        return Refused(name, _reason(error))
 
 
 def _reason(error: Exception) -> str:
-    return one_line(error) if isinstance(error, UserError) else "there is not enough memory for a photo of this size"
+    """Why a ref is refused; raises the error where it is neither the user's nor want of memory."""
+    if isinstance(error, UserError):
+        return one_line(error)
+    # On a CPU torch says so by a plain RuntimeError of its allocator.
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error):
+        return "there is not enough memory for a photo of this size"
+    raise error

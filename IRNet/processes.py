@@ -5,6 +5,7 @@ its own with one thread each: on this kind of work one thread a core is faster t
 """
 
 import os
+import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -15,8 +16,10 @@ from typing import Any, TypeVar
 import torch
 from torch import multiprocessing
 
-from utils.errors import UserError, one_line
+from utils.errors import UserError, WriteError
 
+DIED = "died, perhaps for want of memory; try a lower --num_workers"
+MISTAKE = re.compile(rf"^{UserError.__module__}\.(?:{UserError.__name__}|{WriteError.__name__}): (.*)", re.MULTILINE)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -36,7 +39,7 @@ def map_in_workers(function: Callable[[Item], Result], items: Iterable[Item], wo
         try:
             yield from pool.map(_call, items, chunksize=2)
         except BrokenProcessPool:
-            raise UserError("a worker process died, perhaps for want of memory; try a lower --num_workers") from None
+            raise UserError(f"a worker process {DIED}") from None
 
 
 @contextmanager
@@ -61,16 +64,22 @@ def _call(item: Any) -> Any:
 
 
 def start_processes(count: int, run: Callable[..., None], *arguments: Any) -> None:
-    """Call `run(*arguments)` in `count` processes of one group, with the environment that torchrun would give them."""
+    """Call `run(*arguments)` in `count` processes of one group, with the environment that torchrun would give them.
+
+    Raises UserError where one raised it, or died.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     try:
         multiprocessing.spawn(_run_as_rank, (count, port, run, arguments), nprocs=count)
     except multiprocessing.ProcessRaisedException as error:
-        if f"{UserError.__name__}: " not in str(error):
+        mistakes = MISTAKE.findall(str(error))  # in the text of a traceback, which ends with what was raised last
+        if not mistakes:
             raise
-        raise UserError(one_line(error)) from None
+        raise UserError(mistakes[-1]) from None
+    except multiprocessing.ProcessExitedException as error:
+        raise UserError(f"process {error.error_index} {DIED}") from None
 
 
 def _run_as_rank(rank: int, count: int, port: int, run: Callable[..., None], arguments: tuple) -> None:

@@ -6,22 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from dataset.artifacts import read_facts, read_label, read_mask
+from dataset.artifacts import BACKGROUND, FOREGROUND, UNKNOWN, label_path, mask_path, read_facts, read_label, read_mask
 from dataset.photos import read_photo
 from IRNet.passes import PhotoRefs, read_response
 from utils.errors import UserError
 from utils.files import write_json
-from utils.pictures import contact_sheet, heat_overlay, mask_overlay, save_png
+from utils.pictures import contact_sheet, heat_overlay, mask_overlay, save_png, spread
 
 SHOWN = 48
-LABEL_COLOURS = {0: (30, 30, 30), 1: (255, 255, 255), 255: (128, 128, 160)}
+LABEL_COLOURS = {BACKGROUND: (30, 30, 30), FOREGROUND: (255, 255, 255), UNKNOWN: (128, 128, 160)}
 
 
 def write_report(path: Path, photos: list[PhotoRefs], mask_dir: Path) -> None:
     """Write `pseudo_masks.json`: the facts of every mask that is there, and their summary."""
     refs = {}
     for name in (name for photo in photos for name in photo.names):
-        if (mask_dir / f"{name}.png").is_file():
+        if mask_path(mask_dir, name).is_file():
             refs[name] = read_facts(mask_dir, name)
     write_json(path, {"summary": _summary(refs, sum(len(photo.names) for photo in photos)), "refs": refs}, indent=1)
 
@@ -39,25 +39,30 @@ def _summary(refs: dict[str, dict[str, float]], listed: int) -> dict[str, Any]:
     }
 
 
-def draw_contact_sheet(path: Path, photos: list[PhotoRefs], map_dir: Path, label_dir: Path, mask_dir: Path) -> None:
-    """Draw image, response map, IR label and mask of refs spread evenly over the list; nothing where there is none."""
-    made = [(p.path, name) for p in photos for name in p.names if (mask_dir / f"{name}.png").is_file()]
-    chosen = [made[i * len(made) // SHOWN] for i in range(SHOWN)] if len(made) > SHOWN else made
+def draw_contact_sheet(
+    path: Path, photos: list[PhotoRefs], map_dir: Path, label_dir: Path | None, mask_dir: Path
+) -> None:
+    """Draw image, response map, IR label and mask of refs spread evenly over the list; nothing where there is none.
+
+    Where there is no IR label its place is black.
+    """
+    made = [(p.path, name) for p in photos for name in p.names if mask_path(mask_dir, name).is_file()]
     rows = []
-    for photo_path, name in chosen:
+    for photo_path, name in spread(made, SHOWN):
         try:
             rows.append(_row(np.array(read_photo(photo_path)), name, map_dir, label_dir, mask_dir))
-        except UserError:  # its map or photo has gone since the mask was made
+        except UserError:  # its map or photo has gone, or is another, since the mask was made
             continue
     if rows:
         save_png(path, contact_sheet(rows, across=4))
 
 
-def _row(photo: np.ndarray, name: str, map_dir: Path, label_dir: Path, mask_dir: Path) -> list[np.ndarray]:
+def _row(photo: np.ndarray, name: str, map_dir: Path, label_dir: Path | None, mask_dir: Path) -> list[np.ndarray]:
     response = read_response(map_dir, name, photo.shape[:2])
-    has_label = (label_dir / f"{name}.png").is_file()
+    has_label = label_dir is not None and label_path(label_dir, name).is_file()
     label = _paint_label(read_label(label_dir, name)) if has_label else np.zeros_like(photo)
-    return [photo, heat_overlay(photo, response), label, mask_overlay(photo, read_mask(mask_dir, name))]
+    mask = read_mask(mask_dir, name, photo.shape[:2])
+    return [photo, heat_overlay(photo, response), label, mask_overlay(photo, mask)]
 
 
 def _paint_label(label: np.ndarray) -> np.ndarray:

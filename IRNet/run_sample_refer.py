@@ -12,23 +12,25 @@ import os
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import torch  # noqa: E402
+import torch
 
-from IRNet.backbone import BACKBONES  # noqa: E402
-from IRNet.cam_to_ir_label import LabelMaker  # noqa: E402
-from IRNet.checkpoint import load_network  # noqa: E402
-from IRNet.data import TrainingItem  # noqa: E402
-from IRNet.make_ins_seg import MaskMaker  # noqa: E402
-from IRNet.passes import PhotoRefs, photos_of, run_pass  # noqa: E402
-from IRNet.processes import start_processes  # noqa: E402
-from IRNet.report import draw_contact_sheet, write_report  # noqa: E402
-from IRNet.train_irn import Schedule, train  # noqa: E402
-from utils.distributed import init_processes, is_main, wait_for_all  # noqa: E402
-from utils.errors import UserError, run_script  # noqa: E402
-from utils.options import (  # noqa: E402
+from dataset.artifacts import label_path
+from IRNet.backbone import BACKBONES
+from IRNet.cam_to_ir_label import LabelMaker
+from IRNet.checkpoint import load_network
+from IRNet.data import TrainingItem
+from IRNet.make_ins_seg import MaskMaker
+from IRNet.passes import PhotoRefs, photos_of, run_pass
+from IRNet.processes import start_processes
+from IRNet.report import draw_contact_sheet, write_report
+from IRNet.train_irn import SMALLEST_CROP, Schedule, train
+from utils.distributed import init_processes, is_main, wait_for_all
+from utils.errors import UserError, run_script
+from utils.files import owned_by_this_run
+from utils.log import say
+from utils.options import (
     Parser,
     fraction,
     non_negative_float,
@@ -38,8 +40,16 @@ from utils.options import (  # noqa: E402
     positive_int,
 )
 
-SMALLEST_CROP = 80  # in a smaller one no pair within the training's radius fits
+ROOT = Path(__file__).resolve().parent.parent
+MAX_EXPONENT = 12  # 4096 steps, 16 times the published; the series of many more takes minutes, or all memory
 PASSES = ("cam_to_ir_label_pass", "train_irn_pass", "make_ins_seg_pass")
+
+
+def walk_exponent(text: str) -> int:
+    value = non_negative_int(text)
+    if value > MAX_EXPONENT:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to {MAX_EXPONENT}")
+    return value
 
 
 def build_parser() -> Parser:
@@ -106,7 +116,7 @@ def _add_training(parser: Parser) -> None:
 def _add_masks(parser: Parser) -> None:
     masks = parser.add_argument_group("pseudo masks")
     masks.add_argument("--beta", type=positive_float, default=10, help="exponent of the walk's affinities")
-    masks.add_argument("--exp_times", type=non_negative_int, default=8, help="the walk takes 2 to this power steps")
+    masks.add_argument("--exp_times", type=walk_exponent, default=8, help="the walk takes 2 to this power steps")
     masks.add_argument(
         "--ins_seg_bg_thres", type=fraction, default=0.25, help="foreground where the score exceeds this"
     )
@@ -137,31 +147,36 @@ def run(args: argparse.Namespace) -> None:
     """Every wanted pass, on every process of the group."""
     device = init_processes()
     photos = photos_of(args.train_list, args.image_root)
+    with owned_by_this_run(args.work_space, main=is_main()):
+        run_passes(args, photos, device)
+
+
+def run_passes(args: argparse.Namespace, photos: list[PhotoRefs], device: torch.device) -> None:
     if args.cam_to_ir_label_pass:
         labels = LabelMaker(args.cam_out_dir, args.ir_label_out_dir, args.conf_fg_thres, args.conf_bg_thres)
         run_pass("cam_to_ir_label", labels, photos, device, args.num_workers)
     if args.train_irn_pass:
         if is_main():
-            train_irn(args, photos, device)
+            run_training(args, photos, device)
         wait_for_all()
     if args.make_ins_seg_pass:
-        make_ins_seg(args, photos, device)
+        run_masks(args, photos, device)
     wait_for_all()
 
 
-def train_irn(args: argparse.Namespace, photos: list[PhotoRefs], device: torch.device) -> None:
+def run_training(args: argparse.Namespace, photos: list[PhotoRefs], device: torch.device) -> None:
     checkpoint = args.work_space / args.irn_weights_name
     if checkpoint.is_file():
-        print(f"train_irn: {checkpoint} is there and is kept; remove it to train again")
+        say(f"train_irn: {checkpoint} is there and is kept; remove it to train again")
         return
     names = [(name, photo.path) for photo in photos for name in photo.names]
-    items = [TrainingItem(name, path) for name, path in names if (args.ir_label_out_dir / f"{name}.png").is_file()]
+    items = [TrainingItem(name, path) for name, path in names if label_path(args.ir_label_out_dir, name).is_file()]
     if not items:
         raise UserError(
             f"{args.ir_label_out_dir} holds no IR label of {args.train_list}; run --cam_to_ir_label_pass True"
         )
     if len(items) < len(names):
-        print(f"train_irn: {len(names) - len(items)} refs have no IR label and are left out")
+        say(f"train_irn: {len(names) - len(items)} refs have no IR label and are left out")
     schedule = Schedule(
         epochs=args.irn_num_epoches,
         batch_size=min(args.irn_batch_size, len(items)),
@@ -174,26 +189,24 @@ def train_irn(args: argparse.Namespace, photos: list[PhotoRefs], device: torch.d
     train(args.backbone, items, args.ir_label_out_dir, checkpoint, schedule, device)
 
 
-def make_ins_seg(args: argparse.Namespace, photos: list[PhotoRefs], device: torch.device) -> None:
+def run_masks(args: argparse.Namespace, photos: list[PhotoRefs], device: torch.device) -> None:
     checkpoint = args.work_space / args.irn_weights_name
     load_network(checkpoint)  # here a bad one ends the run; later it would refuse every ref
     masks = MaskMaker(
-        args.cam_out_dir,
-        args.ins_seg_out_dir,
-        checkpoint,
-        args.beta,
-        args.exp_times,
-        args.ins_seg_bg_thres,
-        args.save_instances,
+        map_dir=args.cam_out_dir,
+        mask_dir=args.ins_seg_out_dir,
+        checkpoint=checkpoint,
+        beta=args.beta,
+        exp_times=args.exp_times,
+        threshold=args.ins_seg_bg_thres,
+        save_instances=args.save_instances,
     )
     run_pass("make_ins_seg", masks, photos, device, args.num_workers)
     if is_main():
         write_report(args.work_space / "pseudo_masks.json", photos, args.ins_seg_out_dir)
-        label_dir = args.ir_label_out_dir or args.work_space
-        draw_contact_sheet(
-            args.work_space / "pseudo_masks.png", photos, args.cam_out_dir, label_dir, args.ins_seg_out_dir
-        )
-        print(f"make_ins_seg: {args.work_space}/pseudo_masks.json and .png show what came out")
+        sheet = args.work_space / "pseudo_masks.png"
+        draw_contact_sheet(sheet, photos, args.cam_out_dir, args.ir_label_out_dir, args.ins_seg_out_dir)
+        say(f"make_ins_seg: {args.work_space}/pseudo_masks.json and .png show what came out")
 
 
 def main() -> None:

@@ -17,10 +17,12 @@ from tqdm import tqdm
 from IRNet.checkpoint import read_checkpoint, save_checkpoint
 from IRNet.data import PlainSet, TrainingItem, TrainingSet, collate, list_refused
 from IRNet.losses import AffinityDisplacementLoss
-from IRNet.network import EdgeDisplacement, build_network
+from IRNet.network import STRIDE, EdgeDisplacement, build_network
 from IRNet.processes import threads
+from utils.checkpoint import fill
 from utils.distributed import usable_cores
-from utils.errors import UserError
+from utils.errors import UserError, reason
+from utils.log import say
 
 # Kept quirk: the published optimiser takes its weight decay for the momentum too, so there is practically none.
 MOMENTUM = 1e-4
@@ -53,6 +55,10 @@ class Schedule:
         )
 
 
+# A source needs room for the radius below it and on both sides: in a smaller crop there is no pair. In photo pixels.
+SMALLEST_CROP = STRIDE * (2 * Schedule.radius - 1)
+
+
 class Trainer:
     """Network, optimiser and place in the schedule; `state` and `restore` let an interrupted training go on."""
 
@@ -81,11 +87,13 @@ class Trainer:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def state(self) -> dict[str, Any]:
+        """What besides the network's tensors an interrupted training needs to go on, for `restore`."""
         return {"optimizer": self.optimizer.state_dict(), "step": self.step_count}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken. A state that is none raises almost anything."""
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step_count = state["step"]
+        self.step_count = int(state["step"])
 
 
 def train(
@@ -126,9 +134,11 @@ def _train_one_epoch(
     for photos, label in batches:
         for name, loss in trainer.step(photos.to(device), label.to(device)).items():
             sums[name] = sums.get(name, 0) + loss / len(loader)
+    if not sums:
+        raise UserError("train_irn: no IR label could be used; the lines above say why")
     losses = {name: float(total) for name, total in sums.items()}
-    print(title, *(f"{name} {loss:.4f}" for name, loss in losses.items()))
-    if not np.isfinite(losses.get("total", 0)):
+    say(" ".join([title, *(f"{name} {loss:.4f}" for name, loss in losses.items())]))
+    if not np.isfinite(losses["total"]):
         raise UserError("the training diverged (its loss is not finite); give a lower --irn_learning_rate")
 
 
@@ -151,10 +161,15 @@ def _resume(part: Path, network: EdgeDisplacement, trainer: Trainer, identity: l
     """Take up an interrupted training, if there is one; returns the number of its finished epochs."""
     if not part.is_file():
         return 0
-    content = read_checkpoint(part)
+    cure = "remove it to start afresh"
+    content = read_checkpoint(part, cure)
     if content.get("identity") != identity:
-        raise UserError(f"{part} is of a training with other flags or another list; remove it to start afresh")
-    network.load_state_dict(content["network"])
-    trainer.restore(content)
-    print(f"train_irn: going on after epoch {content['epoch']} of {part}")
-    return content["epoch"]
+        raise UserError(f"{part} is of a training with other flags or another list; {cure}")
+    fill(network, content["network"], part, cure)
+    try:
+        trainer.restore(content)
+        done = int(content["epoch"])
+    except Exception as error:  # a damaged state can raise almost anything
+        raise UserError(f"{part} holds no state of a training ({reason(error)}); {cure}") from None
+    say(f"train_irn: going on after epoch {done} of {part}")
+    return done

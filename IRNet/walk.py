@@ -5,6 +5,7 @@ matrix with spectrum in [-1, 1], so its power is a short Chebyshev series: for T
 """
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -56,9 +57,11 @@ class Stencil:
         return y.div_(self.degree)
 
     def flatten(self, maps: torch.Tensor) -> torch.Tensor:
+        """maps: (..., h, w). Returns them padded right with 0 and flattened, (..., n)."""
         return F.pad(maps, (0, self.width - maps.shape[-1])).flatten(-2)
 
     def unflatten(self, flat: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """The maps (..., h, w) that `flatten` made `flat` of, without the padding."""
         return flat.unflatten(-1, (height, self.width))[..., :width]
 
 
@@ -68,7 +71,8 @@ def _weights(edge: torch.Tensor, beta: float) -> torch.Tensor:
     return pair_affinity(F.pad(edge, (reach, reach, 0, reach), value=1), RADIUS).pow_(beta)
 
 
-def chebyshev_coefficients(power: int) -> list[float]:
+@lru_cache
+def chebyshev_coefficients(power: int) -> tuple[float, ...]:
     """a_j with x^power = sum_j a_j T_j(x) on [-1, 1], without the last ones that together are below `NEGLIGIBLE`."""
     coefficients = [0.0] * (power + 1)
     for j in range(power % 2, power + 1, 2):
@@ -76,7 +80,7 @@ def chebyshev_coefficients(power: int) -> list[float]:
     left_out = 0.0
     while len(coefficients) > 2 and left_out + coefficients[-1] < NEGLIGIBLE:
         left_out += coefficients.pop()
-    return coefficients
+    return tuple(coefficients)
 
 
 def _power(step: Stencil, x: torch.Tensor, power: int) -> torch.Tensor:

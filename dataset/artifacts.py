@@ -11,6 +11,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,9 @@ from utils.errors import UserError, reason
 from utils.files import read_json, replacing, write_json
 from utils.maps import at_photo_size, full_maps
 
-FOREGROUND = 255
+BACKGROUND, FOREGROUND, UNKNOWN = 0, 1, 255  # the values of an IR label
+FACTS = ("covered", "instances", "mean_response")  # of a pseudo mask: share of the photo, count, mean inside it
+MASKED = 255  # a pseudo mask's foreground; its background is 0
 
 
 def item_name(index: int, image_id: int | str) -> str:
@@ -77,9 +80,29 @@ def coco_file_name(image_id: str, names_file: str | Path) -> str:
     return f"COCO_train2014_{int(image_id):012d}.jpg"
 
 
+def map_path(folder: str | Path, name: str) -> Path:
+    """The file of a ref's response map, of either format."""
+    return Path(folder) / f"{name}.npy"
+
+
+def label_path(folder: str | Path, name: str) -> Path:
+    """The file of a ref's IR label."""
+    return Path(folder) / f"{name}.png"
+
+
+def mask_path(folder: str | Path, name: str) -> Path:
+    """The file of a ref's pseudo mask."""
+    return Path(folder) / f"{name}.png"
+
+
+def instances_path(folder: str | Path, name: str) -> Path:
+    """The file of the instances of a ref's pseudo mask, beside it."""
+    return Path(folder) / f"{name}.json"
+
+
 def write_map(folder: str | Path, name: str, response: np.ndarray) -> None:
     """Save a response map, float32 (H, W)."""
-    with replacing(Path(folder) / f"{name}.npy") as file:
+    with replacing(map_path(folder, name)) as file:
         np.save(file, response.astype(np.float32), allow_pickle=False)
 
 
@@ -91,13 +114,13 @@ def write_scores(
     `read_map` makes of it what `write_map` would have been given: the same bits where the same kind of device computes.
     """
     record = np.array((scores, input_size, photo_size), dtype=_record_type(scores.shape))
-    with replacing(Path(folder) / f"{name}.npy") as file:
+    with replacing(map_path(folder, name)) as file:
         np.save(file, record, allow_pickle=False)
 
 
 def read_map(folder: str | Path, name: str) -> np.ndarray:
     """A response map of either format, float32 (H, W); UserError where it is absent, damaged or not finite."""
-    path = Path(folder) / f"{name}.npy"
+    path = map_path(folder, name)
     cure = "export it again with validate.py --prms --cam_save_dir ..."
     try:
         # Mapped, so that a header which promises more than the file holds is refused before memory is asked for.
@@ -125,50 +148,56 @@ def _holds_scores(response: np.ndarray) -> bool:
 
 
 def _map_from_scores(scores: np.ndarray, input_size: np.ndarray, photo_size: np.ndarray, absurd: str) -> np.ndarray:
-    if not all((size > 0).all() and size.prod(dtype=float) <= MAX_PIXELS for size in (input_size, photo_size)):
+    sizes = (np.array(scores.shape), input_size, photo_size)
+    if not all((size > 0).all() and size.prod(dtype=float) <= MAX_PIXELS for size in sizes):
         raise UserError(absurd)
     maps = full_maps(torch.tensor(scores)[None, None], tuple(input_size.tolist()))
     return at_photo_size(maps, tuple(photo_size.tolist()))[0].numpy()
 
 
-def mask_path(folder: str | Path, name: str) -> Path:
-    return Path(folder) / f"{name}.png"
-
-
 def write_label(folder: str | Path, name: str, label: np.ndarray) -> None:
-    """Save an IR label, uint8 (H, W) of 0, 1 and 255."""
-    _write_png(Path(folder) / f"{name}.png", label)
+    """Save an IR label, uint8 (H, W) of `BACKGROUND`, `FOREGROUND` and `UNKNOWN`."""
+    _write_png(label_path(folder, name), label)
 
 
 def write_mask(folder: str | Path, name: str, mask: np.ndarray, facts: dict[str, float] | None = None) -> None:
     """Save a pseudo mask, bool (H, W), and what is known about it; `read_facts` gives that back."""
-    _write_png(mask_path(folder, name), np.where(mask, FOREGROUND, 0), json.dumps(facts or {}))
+    _write_png(mask_path(folder, name), np.where(mask, MASKED, 0), json.dumps(facts or {}))
 
 
 def read_facts(folder: str | Path, name: str) -> dict[str, float]:
-    """What `write_mask` was told about a pseudo mask; nothing where it was told nothing."""
+    """The `FACTS` that `write_mask` was told about a pseudo mask; none where another program wrote it."""
     path = mask_path(folder, name)
     try:
         with opened(path, ["PNG"]) as image:
-            return json.loads(image.info.get("facts", "{}"))
+            facts = json.loads(image.info.get("facts", "{}"))
     except (FileNotFoundError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a PNG ({reason(error)}); remove it and make it again") from None
+    return facts if isinstance(facts, dict) and all(_is_fact(facts.get(key)) for key in FACTS) else {}
+
+
+def _is_fact(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= MAX_PIXELS
 
 
 def write_instances(folder: str | Path, name: str, instances: list[dict]) -> None:
     """Save the instances of a pseudo mask: dictionaries with `segmentation` (COCO run lengths), `score`, `instance`."""
-    write_json(Path(folder) / f"{name}.json", instances)
+    write_json(instances_path(folder, name), instances)
 
 
 def read_label(folder: str | Path, name: str) -> np.ndarray:
-    """An IR label, uint8 (H, W) of 0, 1 and 255."""
-    return _read_png(Path(folder) / f"{name}.png", "make it with IRNet/run_sample_refer.py --cam_to_ir_label_pass True")
+    """An IR label, uint8 (H, W) of `BACKGROUND`, `FOREGROUND` and `UNKNOWN`."""
+    return _read_png(label_path(folder, name), "make it with IRNet/run_sample_refer.py --cam_to_ir_label_pass True")
 
 
-def read_mask(folder: str | Path, name: str) -> np.ndarray:
-    """A pseudo mask, bool (H, W)."""
-    cure = "make it with IRNet/run_sample_refer.py --make_ins_seg_pass True"
-    return _read_png(mask_path(folder, name), cure) > 0
+def read_mask(folder: str | Path, name: str, size: tuple[int, int] | None = None) -> np.ndarray:
+    """A pseudo mask, bool (H, W); UserError where it has not the `size` (H, W) of its photo, if that is given."""
+    path, cure = mask_path(folder, name), "make it with IRNet/run_sample_refer.py --make_ins_seg_pass True"
+    mask = _read_png(path, cure) > 0
+    if size is not None and mask.shape != size:
+        sizes = f"{mask.shape[0]} x {mask.shape[1]}, its photo {size[0]} x {size[1]}"
+        raise UserError(f"the pseudo mask {path} is {sizes}; remove it and {cure}")
+    return mask
 
 
 def _write_png(path: Path, pixels: np.ndarray, facts: str = "") -> None:

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from clip import build_clip
-from dataset.artifacts import read_images, read_map, read_mask
+from dataset.artifacts import read_images, read_map, read_mask, write_scores
 from dataset.jsonl import FORM
 from dataset.loading import load_splits
 from dataset.photos import read_photo
@@ -36,6 +36,7 @@ from IRNet.checkpoint import load_network as load_irnet
 from model.build import load_network
 from tests.golden import REFERENCE
 from utils.files import read_json
+from utils.pictures import png
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad_input.md"
 CURE = "train it"
@@ -529,6 +530,11 @@ COMMANDS = [
         "an output that is a file",
         "train_stage1.py: cannot write to ……: File exists; choose another --output",
         "train_stage1.py {data} --backbone toy --batch_size 4 --output {photo}",
+    ),
+    Mistake(
+        "a walk of 2^64 steps",
+        f"run_sample_refer.py: argument --exp_times: '64' is not a whole number from 0 to 12; {HELP}",
+        "IRNet/run_sample_refer.py --exp_times 64",
     ),
 ]
 
@@ -1101,6 +1107,16 @@ BETWEEN_STAGES = [
         "a list of 100,000 brackets",
         "toy_names.json cannot be read as JSON (…); write it again",
         stored("toy_names.json", DEEP, lambda name: read_json(name, "write it again")),
+    ),
+    Case(
+        "a response map of no scores",
+        f"the response map 1_9.npy holds absurd sizes; {EXPORT}",
+        lambda folder: write_scores(folder, "1_9", np.ones((0, 3)), (32, 32), (5, 5)) or read_map(".", "1_9"),
+    ),
+    Case(
+        "a pseudo mask of another size",
+        f"the pseudo mask 1_9.png is 1 x 3, its photo 6 x 8; remove it and {MAKE_MASKS}",
+        stored("1_9.png", png(np.zeros((1, 3), np.uint8)), lambda _: read_mask(".", "1_9", (6, 8))),
     ),
 ]
 

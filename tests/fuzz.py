@@ -19,11 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from dataset.artifacts import map_path, read_images, read_map, write_scores
 from dataset.loading import load_splits
 from dataset.samples import ground_truth
 from model.build import load_network
@@ -109,6 +111,17 @@ def as_checkpoint(value: Any) -> bytes:
     return file.getvalue()
 
 
+def as_bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else repr(value).encode()
+
+
+def small_map() -> bytes:
+    """A response map's file, of stage 1's scores."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_scores(folder, "map", np.ones((2, 3)), (4, 6), (5, 5))
+        return map_path(folder, "map").read_bytes()
+
+
 def small_instances() -> dict:
     """The fixture's images and the annotations of its refs."""
     content = json.loads(fixture("instances.json"))
@@ -133,6 +146,8 @@ def targets() -> dict[str, Target]:
             "annotations/train.pickle", referit, as_pickle, partial(read_everything, "referit", ["train"])
         ),
         "checkpoint": Target("ckpt.pth", checkpoint, as_checkpoint, lambda: load_network("ckpt.pth", CURE)),
+        "map": Target("0_1.npy", small_map(), as_bytes, lambda: read_map(".", "0_1")),
+        "names": Target("toy_names.json", ["0_581857", "1_9"], as_json, lambda: read_images("toy_names.json")),
     }
 
 

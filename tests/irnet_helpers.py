@@ -1,22 +1,21 @@
-"""What the tests of IRNet share: reference figures, photos, and golden weights under this project's names."""
+"""What the tests of IRNet share: the published order, photos, and golden weights under this project's names."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
 from IRNet.network import EdgeDisplacement, build_network
+from IRNet.pairs import search_offsets
+from tests.golden import REFERENCE, figures
 from tests.reference.golden_weights import golden_tensor
 
-REFERENCE = Path(__file__).parent / "reference"
 
-
-def figures(part: str) -> dict[str, np.ndarray]:
-    """All figures of tests/reference/irnet_<part>.npz."""
-    with np.load(REFERENCE / f"irnet_{part}.npz") as file:
-        return dict(file)
+def published_order(radius: int) -> list[int]:
+    """For every offset of the published order its place in ours."""
+    published = figures("irnet_path_index")[f"r{radius}.search_dst"].tolist()
+    return [search_offsets(radius).index(tuple(offset)) for offset in published]
 
 
 def photo(name: str) -> np.ndarray:

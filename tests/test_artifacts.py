@@ -40,6 +40,13 @@ def test_absurd_sizes_are_refused(tmp_path, field, size):
         read_map(tmp_path, "map")
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_no_scores_are_refused(tmp_path, shape):
+    write_scores(tmp_path, "map", np.ones(shape), (32, 32), (5, 5))
+    with pytest.raises(UserError, match="absurd sizes; export it again"):
+        read_map(tmp_path, "map")
+
+
 def test_scores_of_another_photo_or_not_finite_are_refused(tmp_path):
     write_scores(tmp_path, "map", np.ones((1, 1)), (32, 32), (5, 5))
     with pytest.raises(UserError, match="map is 5 x 5, its photo 6 x 5"):

@@ -9,7 +9,8 @@ import torch
 from IRNet.cam_to_ir_label import ir_label
 from IRNet.crf import DenseCRF
 from IRNet.lattice import build_lattice
-from tests.irnet_helpers import bits, figures, photo
+from tests.golden import figures
+from tests.irnet_helpers import bits, photo
 from tests.reference.golden_weights import upsample
 
 THRESHOLDS = {"fg": 0.3, "bg": 0.1}
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.mark.parametrize("name", ["astronaut", "china", "coffee", "chelsea"])
 def test_photo_labels_and_marginals_are_the_published_ones(name):
-    expected, image = figures(f"crf_{name}"), photo(name)
+    expected, image = figures(f"irnet_crf_{name}"), photo(name)
     assert zlib.crc32(image.tobytes()) == expected["photo_crc"]
     size = tuple(expected["size"])
     response = torch.from_numpy(upsample(expected["cam10"], size))
@@ -38,7 +39,7 @@ def test_photo_labels_and_marginals_are_the_published_ones(name):
 
 
 def test_small_photo_to_the_fourth_decimal():
-    expected = figures("crf_small")
+    expected = figures("irnet_crf_small")
     crf = DenseCRF(torch.from_numpy(expected["img"]))
     labels = torch.from_numpy(np.stack([expected["fg.label"], expected["bg.label"]], axis=-1) > 0)
     for column, key in enumerate(THRESHOLDS):
@@ -48,7 +49,7 @@ def test_small_photo_to_the_fourth_decimal():
 
 
 def test_labels_of_one_photo_do_not_influence_each_other():
-    expected = figures("crf_small")
+    expected = figures("irnet_crf_small")
     crf = DenseCRF(torch.from_numpy(expected["img"]))
     first, second = (torch.from_numpy(expected[f"{key}.label"] > 0)[..., None] for key in THRESHOLDS)
     both = crf(torch.cat([first, second], dim=-1))

@@ -9,16 +9,17 @@ import torch
 from PIL import Image
 
 from dataset.artifacts import write_label
-from IRNet.data import Refused, TrainingItem, TrainingSet, collate
+from IRNet.data import TrainingItem, TrainingSet, collate
 from IRNet.images import augment, normalise, place, random_offset, rescale
 from IRNet.losses import sort_pairs
-from IRNet.pairs import search_offsets
-from tests.irnet_helpers import figures
+from IRNet.passes import Refused
+from tests.golden import figures
+from tests.irnet_helpers import published_order
 
 
 @pytest.fixture(scope="module")
 def expected():
-    return figures("data_helpers")
+    return figures("irnet_data_helpers")
 
 
 def test_normalisation(expected):
@@ -61,11 +62,9 @@ def test_draws_come_in_the_published_order(expected, seed):
 
 
 def test_pairs_of_a_label_map(expected):
-    published = [tuple(offset) for offset in figures("path_index")["r5.search_dst"].tolist()]
-    order = [search_offsets(5).index(offset) for offset in published]
     found = sort_pairs(torch.from_numpy(expected["aff.seg"])[None], 5)
     for pairs, kind in zip(found, ("bg", "fg", "neg"), strict=True):
-        assert (pairs[0, order].flatten(1).numpy() == expected[f"aff.{kind}"]).all()
+        assert (pairs[0, published_order(5)].flatten(1).numpy() == expected[f"aff.{kind}"]).all()
 
 
 def test_samples_depend_on_seed_epoch_and_name_alone(tmp_path):

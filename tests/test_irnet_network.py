@@ -7,10 +7,11 @@ import torch
 from IRNet.backbone import build_backbone
 from IRNet.images import normalise
 from IRNet.losses import AffinityDisplacementLoss, pair_losses, sort_pairs
-from IRNet.network import build_network
+from IRNet.network import STRIDE, build_network
 from IRNet.pairs import pair_affinity, path_to, search_offsets, shifted, source_size
-from IRNet.train_irn import Schedule, Trainer
-from tests.irnet_helpers import figures, golden_network, photo, published_name
+from IRNet.train_irn import SMALLEST_CROP, Schedule, Trainer
+from tests.golden import figures
+from tests.irnet_helpers import golden_network, photo, published_name, published_order
 from utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -21,19 +22,13 @@ def network():
     return golden_network()
 
 
-def published_order(radius):
-    """For every offset of the published order its place in ours."""
-    ours = search_offsets(radius)
-    return [ours.index(tuple(offset)) for offset in figures("path_index")[f"r{radius}.search_dst"].tolist()]
-
-
 def as_input(images):
     return torch.from_numpy(normalise(images)).movedim(-1, -3)
 
 
 @pytest.mark.parametrize("radius", [5, 10])
 def test_offsets_and_paths_are_the_published_ones(radius):
-    expected = figures("path_index")
+    expected = figures("irnet_path_index")
     offsets = [tuple(offset) for offset in expected[f"r{radius}.search_dst"].tolist()]
     assert set(search_offsets(radius)) == set(offsets) and len(search_offsets(radius)) == len(offsets)
     coordinates = expected[f"r{radius}.path_coords"].tolist()
@@ -45,7 +40,7 @@ def test_offsets_and_paths_are_the_published_ones(radius):
 
 @pytest.mark.parametrize(("radius", "size"), [(5, (30, 40)), (5, (17, 23)), (5, (65, 90)), (10, (41, 63))])
 def test_shifted_views_visit_the_published_indices(radius, size):
-    expected = figures("path_index")
+    expected = figures("irnet_path_index")
     key = f"r{radius}_{size[0]}x{size[1]}"
     index = torch.arange(size[0] * size[1]).view(size)
     assert shifted(index, (0, 0), radius).sum() == expected[f"{key}.src_sum"]
@@ -65,6 +60,10 @@ def test_path_by_hand():
     assert source_size(3, 3, 5) == (0, 0)
 
 
+def test_the_smallest_crop_is_the_first_with_a_pair():
+    assert [source_size(crop // STRIDE, crop // STRIDE, Schedule.radius)[1] for crop in (72, SMALLEST_CROP)] == [0, 1]
+
+
 def test_affinity_and_its_gradient_by_hand():
     edge = torch.zeros(3, 5, dtype=torch.float64)
     edge[0, 2], edge[0, 3] = 0.25, 0.5
@@ -78,7 +77,7 @@ def test_affinity_and_its_gradient_by_hand():
 
 
 def test_edges_and_displacements_are_the_published_ones(network):
-    expected = figures("edge_displacement")
+    expected = figures("irnet_edge_displacement")
     for key in ("crop_161x203", "crop_96x130"):
         edge, displacement = network.detect(as_input(expected[f"{key}.img"]))
         np.testing.assert_allclose(edge[None], expected[f"{key}.edge"], atol=1e-5)
@@ -86,7 +85,7 @@ def test_edges_and_displacements_are_the_published_ones(network):
 
 
 def test_edges_of_a_whole_photo(network):
-    expected = figures("edge_displacement")
+    expected = figures("irnet_edge_displacement")
     edge, displacement = network.detect(as_input(photo("chelsea")))
     np.testing.assert_allclose(edge[None], expected["chelsea.edge"], atol=1e-5)
     np.testing.assert_allclose(displacement, expected["chelsea.dp"], atol=1e-4)
@@ -100,7 +99,7 @@ def test_output_size_for_any_photo(size):
 
 
 def test_pairs_and_loss_maps_are_the_published_ones(network):
-    expected, order = figures("train_step"), published_order(10)
+    expected, order = figures("irnet_train_step"), published_order(10)
     label = torch.from_numpy(expected["label"][:, 2::4, 2::4])
     assert (label.numpy() == expected["reduced"]).all()
     for pairs, kind in zip(sort_pairs(label, 10), ("bg_pos", "fg_pos", "neg"), strict=True):
@@ -120,7 +119,7 @@ def test_pairs_and_loss_maps_are_the_published_ones(network):
 
 
 def test_three_updates_are_the_published_ones():
-    expected, network = figures("train_step"), golden_network()
+    expected, network = figures("irnet_train_step"), golden_network()
     images, label = as_input(expected["img"]), torch.from_numpy(expected["reduced"])
     trainer = Trainer(network, Schedule(batch_size=2, epochs=10), items=2)  # ten steps in all
     parameters = {published_name(name): parameter for name, parameter in network.named_parameters()}

@@ -1,6 +1,7 @@
 """The three passes as a user runs them: results, resuming, bad input, several processes."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,22 +13,23 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from dataset.artifacts import read_label, read_mask, write_map, write_names
+from dataset.artifacts import read_label, read_mask, write_label, write_map, write_names
 from IRNet import train_irn
 from IRNet.checkpoint import load_network
 from IRNet.processes import start_processes
 from IRNet.run_sample_refer import build_parser, check, run
 from utils.errors import UserError
+from utils.files import owned_by_this_run
 
 SCRIPT = Path(__file__).parent.parent / "IRNet" / "run_sample_refer.py"
 SIZE = (72, 96)
 
 
-class World:
+class Disks:
     """A folder with photos of a disk each, response maps of them and the flags to run IRNet on it."""
 
     def __init__(self, folder: Path, count: int = 10):
-        self.folder, self.images, self.disks = folder, {}, {}
+        self.folder, self.images, self.drawn = folder, {}, {}
         for index in range(count):
             self.add(f"{index}_{index // 2}", f"{index // 2}.png")  # two refs a photo
         self.write_list()
@@ -41,7 +43,7 @@ class World:
         pixels = rng.normal(90, 6, (*size, 3)) + disk[..., None] * np.array([90, -40, 20])
         (self.folder / "photos").mkdir(exist_ok=True)
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert(mode).save(self.folder / "photos" / file)
-        self.disks[name] = disk > 0
+        self.drawn[name] = disk > 0
         write_map(self.folder / "cam", name, cv2.GaussianBlur(disk.astype(np.float32), (0, 0), min(size) / 8))
 
     def write_list(self) -> None:
@@ -65,6 +67,10 @@ class World:
 ALL = ("cam_to_ir_label_pass", "train_irn_pass", "make_ins_seg_pass")
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
@@ -73,49 +79,49 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A world on which all passes have run once."""
-    world = World(tmp_path_factory.mktemp("world"))
-    world.run(*ALL)
-    return world
+def disks(tmp_path_factory):
+    """A folder on which all passes have run once."""
+    disks = Disks(tmp_path_factory.mktemp("disks"))
+    disks.run(*ALL)
+    return disks
 
 
-def test_every_pass_writes_its_files(world):
-    for name, disk in world.disks.items():
-        label, mask = read_label(world.folder / "ir_label", name), read_mask(world.folder / "ins_seg", name)
+def test_every_pass_writes_its_files(disks):
+    for name, disk in disks.drawn.items():
+        label, mask = read_label(disks.folder / "ir_label", name), read_mask(disks.folder / "ins_seg", name)
         assert set(np.unique(label)) <= {0, 1, 255} and label.shape == mask.shape == SIZE
         assert ((label == 1) & disk).sum() / (label == 1).sum() > 0.9 and ((label == 0) & disk).mean() < 0.02
         assert mask[disk].any()
-        assert (world.folder / "ins_seg" / f"{name}.png").stat().st_size < 3000
-    report = json.loads((world.folder / "work" / "pseudo_masks.json").read_text())
-    assert report["summary"]["masks"] == report["summary"]["listed"] == len(world.disks)
+        assert (disks.folder / "ins_seg" / f"{name}.png").stat().st_size < 3000
+    report = json.loads((disks.folder / "work" / "pseudo_masks.json").read_text())
+    assert report["summary"]["masks"] == report["summary"]["listed"] == len(disks.drawn)
     assert report["refs"]["0_0"]["covered"] == pytest.approx(
-        read_mask(world.folder / "ins_seg", "0_0").mean(), abs=1e-6
+        read_mask(disks.folder / "ins_seg", "0_0").mean(), abs=1e-6
     )
-    with Image.open(world.folder / "work" / "pseudo_masks.png") as sheet:
+    with Image.open(disks.folder / "work" / "pseudo_masks.png") as sheet:
         assert sheet.width > 1900
-    content = torch.load(world.folder / "work" / "res50_irn.pth", weights_only=True)
+    content = torch.load(disks.folder / "work" / "res50_irn.pth", weights_only=True)
     assert content.keys() == {"backbone", "network"}
-    assert load_network(world.folder / "work" / "res50_irn.pth").mean_displacement.abs().sum() > 0
+    assert load_network(disks.folder / "work" / "res50_irn.pth").mean_displacement.abs().sum() > 0
 
 
-def test_finished_items_are_kept_and_missing_ones_made_again(world, capsys):
-    labels, masks = contents(world.folder / "ir_label"), contents(world.folder / "ins_seg")
-    times = {path: path.stat().st_mtime_ns for path in (world.folder / "ins_seg").iterdir()}
-    (world.folder / "ir_label" / "3_1.png").unlink()
-    (world.folder / "ins_seg" / "4_2.png").unlink()
-    world.run(*ALL)
+def test_finished_items_are_kept_and_missing_ones_made_again(disks, capsys):
+    labels, masks = contents(disks.folder / "ir_label"), contents(disks.folder / "ins_seg")
+    times = {path: path.stat().st_mtime_ns for path in (disks.folder / "ins_seg").iterdir()}
+    (disks.folder / "ir_label" / "3_1.png").unlink()
+    (disks.folder / "ins_seg" / "4_2.png").unlink()
+    disks.run(*ALL)
     said = capsys.readouterr().out
     assert "cam_to_ir_label: 1 made (0 of them empty), 9 already there, 0 refused" in said
     assert "make_ins_seg: 1 made (0 of them empty), 9 already there, 0 refused" in said
     assert "is there and is kept" in said
-    assert contents(world.folder / "ir_label") == labels and contents(world.folder / "ins_seg") == masks
+    assert contents(disks.folder / "ir_label") == labels and contents(disks.folder / "ins_seg") == masks
     changed = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
     assert changed == {"4_2.png"}
 
 
-def test_an_interrupted_training_ends_where_the_uninterrupted_one_does(world, monkeypatch):
-    weights = world.folder / "work" / "res50_irn.pth"
+def test_an_interrupted_training_ends_where_the_uninterrupted_one_does(disks, monkeypatch):
+    weights = disks.folder / "work" / "res50_irn.pth"
     expected = torch.load(weights, weights_only=True)["network"]
     original = train_irn._train_one_epoch
 
@@ -126,70 +132,109 @@ def test_an_interrupted_training_ends_where_the_uninterrupted_one_does(world, mo
 
     monkeypatch.setattr(train_irn, "_train_one_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        world.run("train_irn_pass", irn_weights_name="second.pth")
-    assert not (world.folder / "work" / "second.pth").exists()
+        disks.run("train_irn_pass", irn_weights_name="second.pth")
+    assert not (disks.folder / "work" / "second.pth").exists()
     monkeypatch.setattr(train_irn, "_train_one_epoch", original)
-    assert (world.folder / "work" / "second.pth.part").exists()
+    assert (disks.folder / "work" / "second.pth.part").exists()
     with pytest.raises(UserError, match="other flags"):
-        world.run("train_irn_pass", irn_weights_name="second.pth", seed=1)
-    world.run("train_irn_pass", irn_weights_name="second.pth")
-    found = torch.load(world.folder / "work" / "second.pth", weights_only=True)["network"]
+        disks.run("train_irn_pass", irn_weights_name="second.pth", seed=1)
+    disks.run("train_irn_pass", irn_weights_name="second.pth")
+    found = torch.load(disks.folder / "work" / "second.pth", weights_only=True)["network"]
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    assert not (world.folder / "work" / "second.pth.part").exists()
+    assert not (disks.folder / "work" / "second.pth.part").exists()
 
 
-def test_instances_as_coco_run_lengths(world):
-    world.run("make_ins_seg_pass", masks="with_instances", save_instances=True)
-    assert (world.folder / "with_instances" / "0_0.png").read_bytes() == (
-        world.folder / "ins_seg" / "0_0.png"
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda part: part.pop("optimizer"), "holds no state of a training .*optimizer"),
+        (lambda part: part.pop("epoch"), "holds no state of a training .*epoch"),
+        (lambda part: part.update(optimizer=[]), "holds no state of a training"),
+        (lambda part: part.update(step=None), "holds no state of a training"),
+        (lambda part: part["network"].pop("mean_displacement"), "lacks mean_displacement"),
+        (lambda part: part.pop("network"), "is no checkpoint of IRNet; remove it"),
+        (None, "is damaged or holds more than tensors; remove it to start afresh"),
+    ],
+)
+def test_a_damaged_unfinished_training_is_refused(disks, monkeypatch, tmp_path, damage, message):
+    """The last step of a training is left out, so that its unfinished file stays; that is then damaged."""
+    shutil.copytree(disks.folder / "ir_label", tmp_path / "ir_label")
+    flags = {"ir_label_out_dir": tmp_path / "ir_label", "work_space": tmp_path, "irn_num_epoches": 1}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train_irn, "mean_displacement", interrupt)
+        disks.run("train_irn_pass", **flags)
+    part = tmp_path / "res50_irn.pth.part"
+    content = torch.load(part, weights_only=True)
+    if damage:
+        damage(content)
+        torch.save(content, part)
+    else:
+        part.write_bytes(part.read_bytes()[:999])
+    with pytest.raises(UserError, match=f"pth.part {message}"):
+        disks.run("train_irn_pass", **flags)
+
+
+def test_a_training_without_a_step_writes_no_checkpoint(tmp_path):
+    disks = Disks(tmp_path, count=2)
+    for name in disks.drawn:
+        write_label(tmp_path / "ir_label", name, np.zeros((4, 5)))
+    with pytest.raises(UserError, match="train_irn: no IR label could be used; the lines above say why"):
+        disks.run("train_irn_pass")
+    assert [path.name for path in (tmp_path / "work").iterdir()] == [".lock"]
+
+
+def test_instances_as_coco_run_lengths(disks):
+    disks.run("make_ins_seg_pass", masks="with_instances", save_instances=True)
+    assert (disks.folder / "with_instances" / "0_0.png").read_bytes() == (
+        disks.folder / "ins_seg" / "0_0.png"
     ).read_bytes()
-    parts = json.loads((world.folder / "with_instances" / "0_0.json").read_text())
+    parts = json.loads((disks.folder / "with_instances" / "0_0.json").read_text())
     union = np.any([coco_mask.decode(part["segmentation"]) for part in parts], axis=0)
-    assert (union == read_mask(world.folder / "ins_seg", "0_0")).all()
+    assert (union == read_mask(disks.folder / "ins_seg", "0_0")).all()
     assert max(part["score"] for part in parts) == pytest.approx(1)
 
 
-def test_two_processes_write_the_same_bytes(world):
+def test_two_processes_write_the_same_bytes(disks):
     passes = {"cam_to_ir_label_pass": True, "make_ins_seg_pass": True}
     args = build_parser().parse_args(
-        world.flags(masks="two_processes", ir_label_out_dir=world.folder / "two_labels", **passes)
+        disks.flags(masks="two_processes", ir_label_out_dir=disks.folder / "two_labels", **passes)
     )
     start_processes(2, run, args)
-    assert contents(world.folder / "two_processes") == contents(world.folder / "ins_seg")
-    assert contents(world.folder / "two_labels") == contents(world.folder / "ir_label")
+    assert contents(disks.folder / "two_processes") == contents(disks.folder / "ins_seg")
+    assert contents(disks.folder / "two_labels") == contents(disks.folder / "ir_label")
 
 
-def test_two_workers_write_the_same_bytes(world, monkeypatch):
+def test_two_workers_write_the_same_bytes(disks, monkeypatch):
     monkeypatch.setattr("IRNet.passes.PHOTOS_PER_WORKER", 3)
-    world.run("make_ins_seg_pass", masks="two_workers", num_workers=2)
-    assert contents(world.folder / "two_workers") == contents(world.folder / "ins_seg")
+    disks.run("make_ins_seg_pass", masks="two_workers", num_workers=2)
+    assert contents(disks.folder / "two_workers") == contents(disks.folder / "ins_seg")
 
 
-def spoil(world: World) -> None:
+def spoil(disks: Disks) -> None:
     """Photos and maps of every bad kind; their names end in a number from 100 on."""
     for number, mode in ((100, "L"), (101, "RGBA"), (102, "CMYK")):
         suffix = {"RGBA": "png"}.get(mode, "jpg")
-        world.add(f"100_{number}", f"{number}.{suffix}", mode=mode)
-    world.add("100_103", "103.png", size=(3, 2000))
-    cam = world.folder / "cam"
+        disks.add(f"100_{number}", f"{number}.{suffix}", mode=mode)
+    disks.add("100_103", "103.png", size=(3, 2000))
+    cam = disks.folder / "cam"
     for number in range(104, 113):
-        world.add(f"100_{number}", f"{number}.png")
+        disks.add(f"100_{number}", f"{number}.png")
     write_map(cam, "100_104", np.zeros(SIZE))
     write_map(cam, "100_105", np.full(SIZE, -1.0))
     write_map(cam, "100_106", np.ones((10, 10)))
     write_map(cam, "100_107", np.full(SIZE, np.nan))
     (cam / "100_108.npy").unlink()
     (cam / "100_109.npy").write_bytes((cam / "100_109.npy").read_bytes()[:999])
-    (world.folder / "photos" / "110.png").unlink()
-    (world.folder / "photos" / "111.png").write_bytes((world.folder / "photos" / "111.png").read_bytes()[:999])
-    (world.folder / "photos" / "112.png").write_text("no photo at all")
-    world.write_list()
+    (disks.folder / "photos" / "110.png").unlink()
+    (disks.folder / "photos" / "111.png").write_bytes((disks.folder / "photos" / "111.png").read_bytes()[:999])
+    (disks.folder / "photos" / "112.png").write_text("no photo at all")
+    disks.write_list()
 
 
 def test_bad_items_are_handled_or_named_and_the_rest_goes_on(tmp_path):
-    world = World(tmp_path, count=2)
-    spoil(world)
-    command = [sys.executable, str(SCRIPT), *world.flags(*ALL, irn_batch_size=500, irn_num_epoches=1)]
+    disks = Disks(tmp_path, count=2)
+    spoil(disks)
+    command = [sys.executable, str(SCRIPT), *disks.flags(*ALL, irn_batch_size=500, irn_num_epoches=1)]
     environment = {"OMP_NUM_THREADS": "1", "PATH": "/usr/bin"}
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert result.returncode == 0, result.stderr
@@ -207,16 +252,17 @@ def test_bad_items_are_handled_or_named_and_the_rest_goes_on(tmp_path):
 
 
 def test_where_every_ref_is_refused_the_run_ends_in_words(tmp_path):
-    world = World(tmp_path, count=2)
+    disks = Disks(tmp_path, count=2)
     with pytest.raises(UserError, match="all 2 refs were refused"):
-        world.run("cam_to_ir_label_pass", image_root=tmp_path)
+        disks.run("cam_to_ir_label_pass", image_root=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("passes", "more", "message"),
     [
         ((), {}, "nothing to do"),
-        (("train_irn_pass",), {"irn_crop_size": 66}, "multiple of 4"),
+        (("train_irn_pass",), {"irn_crop_size": 78}, "multiple of 4"),
+        (("train_irn_pass",), {"irn_crop_size": 72}, "multiple of 4 from 76 on"),
         (("train_irn_pass",), {}, "holds no IR label"),
         (("make_ins_seg_pass",), {}, "res50_irn.pth is not there"),
         (("cam_to_ir_label_pass",), {"conf_bg_thres": 0.5}, "above --conf_fg_thres"),
@@ -224,10 +270,17 @@ def test_where_every_ref_is_refused_the_run_ends_in_words(tmp_path):
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path, passes, more, message):
-    world = World(tmp_path, count=2)
+    disks = Disks(tmp_path, count=2)
     with pytest.raises(UserError, match=message) as caught:
-        world.run(*passes, **more)
+        disks.run(*passes, **more)
     assert "\n" not in str(caught.value)
+
+
+def test_two_runs_in_one_work_space(tmp_path):
+    disks = Disks(tmp_path, count=2)
+    with owned_by_this_run(tmp_path / "work"), pytest.raises(UserError, match="another run is writing to .*work"):
+        disks.run("cam_to_ir_label_pass")
+    assert not (tmp_path / "ir_label").exists()
 
 
 def test_a_pass_without_its_folder_is_refused():
@@ -237,8 +290,8 @@ def test_a_pass_without_its_folder_is_refused():
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", "truncated"])
-def test_a_damaged_checkpoint_is_refused_in_words(world, tmp_path, content):
-    whole = (world.folder / "work" / "res50_irn.pth").read_bytes()
+def test_a_damaged_checkpoint_is_refused_in_words(disks, tmp_path, content):
+    whole = (disks.folder / "work" / "res50_irn.pth").read_bytes()
     (tmp_path / "damaged.pth").write_bytes(whole[: len(whole) // 2] if content == "truncated" else content)
     with pytest.raises(UserError, match="is damaged or holds more than tensors"):
         load_network(tmp_path / "damaged.pth")

@@ -13,9 +13,10 @@ from IRNet.instances import (
     upsample_scores,
 )
 from IRNet.make_ins_seg import PhotoStructure, pseudo_scores
-from IRNet.pairs import pair_affinity, search_offsets
-from IRNet.walk import chebyshev_coefficients, random_walk
-from tests.irnet_helpers import bits, figures
+from IRNet.pairs import pair_affinity
+from IRNet.walk import Stencil, chebyshev_coefficients, random_walk
+from tests.golden import figures
+from tests.irnet_helpers import bits, published_order
 from tests.reference.golden_weights import upsample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -27,7 +28,7 @@ def walk_error(result, expected):
 
 @pytest.mark.parametrize("key", ["30x40", "56x80", "23x17"])
 def test_walk_is_the_published_one(key):
-    expected = figures("random_walk")
+    expected = figures("irnet_random_walk")
     result = random_walk(torch.from_numpy(expected[f"{key}.x"][:, 0]), torch.from_numpy(expected[f"{key}.edge"][0]))
     assert walk_error(result, expected[f"{key}.rw"][:, 0]) < 1e-4
     assert walk_error(result, expected[f"{key}.rw_exact"][:, 0]) < 1e-5
@@ -35,18 +36,16 @@ def test_walk_is_the_published_one(key):
 
 @pytest.mark.parametrize(("beta", "exp_times"), [(10, 0), (4, 3), (10, 8)])
 def test_walk_with_other_exponents(beta, exp_times):
-    expected = figures("random_walk")
+    expected = figures("irnet_random_walk")
     scores, edge = torch.from_numpy(expected["23x17.x"][:, 0]), torch.from_numpy(expected["23x17.edge"][0])
     result = random_walk(scores, edge, beta, exp_times)
     assert walk_error(result, expected[f"beta{beta}_times{exp_times}"][:, 0]) < 1e-4
 
 
 def test_affinities_are_the_published_ones():
-    expected = figures("random_walk")
+    expected = figures("irnet_random_walk")
     edge = torch.nn.functional.pad(torch.from_numpy(expected["23x17.edge"]), (5, 5, 0, 5), value=1)[0]
-    published = [tuple(offset) for offset in figures("path_index")["r5.search_dst"].tolist()]
-    order = [search_offsets(5).index(offset) for offset in published]
-    affinity = pair_affinity(edge, 5).flatten(1)[order]
+    affinity = pair_affinity(edge, 5).flatten(1)[published_order(5)]
     np.testing.assert_allclose(affinity, expected["aff_sparse"][0], atol=1e-6)
 
 
@@ -68,11 +67,16 @@ def test_walk_does_not_cross_a_wall():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3, 4)])
 def test_walk_keeps_scores_on_maps_of_any_size(size):
-    scores = torch.rand(2, *size, generator=torch.Generator().manual_seed(0))
-    result = random_walk(scores, torch.zeros(size))
-    degrees = random_walk(torch.ones(1, *size), torch.zeros(size))
-    assert result.shape == scores.shape
-    torch.testing.assert_close(degrees, torch.ones_like(degrees), atol=1e-5, rtol=0)
+    """Equal scores stay, and of others the sum weighted by degree: the walk's stationary law."""
+    equal = random_walk(torch.ones(1, *size), torch.zeros(size))
+    torch.testing.assert_close(equal, torch.ones_like(equal), atol=1e-5, rtol=0)
+    scores, edge = torch.rand(2, 2, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    edge = edge[0] / 5
+    stencil = Stencil(edge, beta=10)
+    degree = stencil.unflatten(stencil.degree, *size)
+    assert degree.max() > 1.1 or size == (1, 1)
+    sums = [(degree * maps).sum(dim=(1, 2)) for maps in (scores * (1 - edge), random_walk(scores, edge))]
+    torch.testing.assert_close(*sums, atol=0, rtol=1e-5)
 
 
 def test_walk_of_no_instance():
@@ -89,7 +93,7 @@ def test_chebyshev_series_is_the_power(power):
 
 @pytest.mark.parametrize(("key", "contracting"), [("a", True), ("b", False), ("c", True)])
 def test_centroids_and_clusters_are_the_published_ones(key, contracting):
-    expected = figures("instances")
+    expected = figures("irnet_instances")
     displacement = torch.from_numpy(expected[f"{key}.dp"])
     for steps, name in ((300, "centroids"), (100, "centroids100")):
         found = find_centroids(displacement, steps).numpy()
@@ -104,7 +108,7 @@ def test_centroids_and_clusters_are_the_published_ones(key, contracting):
 
 @pytest.mark.parametrize("key", ["a", "b", "c"])
 def test_fragments_are_the_published_ones(key):
-    expected = figures("instances")
+    expected = figures("irnet_instances")
     score = expected[f"{key}.score"][0]
     masks = bits(expected[f"{key}.det_in_mask"], (2, *score.shape))
     found = fragments(np.stack([score, 1 - score]), masks, 0.04 * score.size)
@@ -114,7 +118,7 @@ def test_fragments_are_the_published_ones(key):
 
 @pytest.mark.parametrize("key", ["0_1", "1_2"])
 def test_whole_photo_from_stored_edges_and_displacements(key):
-    expected = figures("ins_seg")
+    expected = figures("irnet_ins_seg")
     size = expected[f"{key}.img"].shape[:2]
     displacement = torch.from_numpy(expected[f"{key}.dp"])
     centroids = find_centroids(displacement)
