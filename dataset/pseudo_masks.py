@@ -13,13 +13,17 @@ from utils.errors import UserError
 
 
 class PseudoMasks:
-    """Adds `mask` to a training sample: float32 (1, S, S) of 0 and 1, resized to the nearest pixel."""
+    """Adds `mask` to a training sample: float32 (1, S, S) of 0 and 1, resized to the nearest pixel.
+
+    Raises UserError where a mask has another size than the annotations say of its photo.
+    """
 
     def __init__(self, folder: str | Path, size: int):
         self.folder, self.size = Path(folder), size
 
     def __call__(self, sample: Sample, reference: Reference, drawn: int, random: np.random.Generator) -> Sample:
-        mask = torch.from_numpy(read_mask(self.folder, reference.name).astype(np.float32))
+        size = (reference.height, reference.width) if reference.height and reference.width else None
+        mask = torch.from_numpy(read_mask(self.folder, reference.name, size).astype(np.float32))
         return sample | {"mask": F.interpolate(mask[None, None], (self.size, self.size), mode="nearest")[0]}
 
 

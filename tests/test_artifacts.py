@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from dataset.artifacts import read_map, write_map, write_scores
+from dataset.artifacts import read_images, read_map, write_map, write_mask, write_scores
+from dataset.pseudo_masks import PseudoMasks
+from dataset.references import Reference
 from IRNet.passes import read_response
 from utils.errors import UserError
+from utils.files import write_json
 from utils.maps import at_photo_size, full_maps
 
 
@@ -54,6 +57,22 @@ def test_scores_of_another_photo_or_not_finite_are_refused(tmp_path):
     write_scores(tmp_path, "nan", np.array([[1, np.nan]]), (32, 32), (5, 5))
     with pytest.raises(UserError, match="not finite"):
         read_map(tmp_path, "nan")
+
+
+def test_a_list_without_table_names_photos_of_coco(tmp_path):
+    write_json(tmp_path / "toy_names.json", ["12_581857", "13_9"])
+    assert list(read_images(tmp_path / "toy_names.json").values()) == [
+        "COCO_train2014_000000581857.jpg",
+        "COCO_train2014_000000000009.jpg",
+    ]
+
+
+def test_a_pseudo_mask_of_another_photo_is_not_trained_on(tmp_path):
+    write_mask(tmp_path, "0_1", np.ones((4, 6), bool))
+    for size in ((4, 6), (None, None)):
+        assert PseudoMasks(tmp_path, 8)({}, Reference(0, 1, 1, "1.jpg", *size, ("a",)), 0, None)["mask"].all()
+    with pytest.raises(UserError, match="0_1.png is 4 x 6, its photo 6 x 4; remove it and make it"):
+        PseudoMasks(tmp_path, 8)({}, Reference(0, 1, 1, "1.jpg", 6, 4, ("a",)), 0, None)
 
 
 def test_a_record_of_other_fields_is_refused(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from dataset.artifacts import write_label
-from IRNet.data import TrainingItem, TrainingSet, collate
+from IRNet.data import PlainSet, TrainingItem, TrainingSet, collate
 from IRNet.images import augment, normalise, place, random_offset, rescale
 from IRNet.losses import sort_pairs
 from IRNet.passes import Refused
@@ -79,6 +79,36 @@ def test_samples_depend_on_seed_epoch_and_name_alone(tmp_path):
     assert not torch.equal(forward[0][0], other_epoch[0][0])
     photo, label = forward[0]
     assert photo.shape == (3, 32, 32) and label.shape == (8, 8) and label.dtype == torch.uint8
+
+
+@pytest.fixture
+def item(tmp_path):
+    """A ref whose photo and IR label are random, (40, 50)."""
+    rng = np.random.default_rng(0)
+    photo = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    label = rng.integers(0, 2, (40, 50), dtype=np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    write_label(tmp_path, "0_1", label)
+    return TrainingItem("0_1", tmp_path / "photo.png"), photo, label
+
+
+def test_a_label_is_reduced_at_every_fourth_pixel_from_the_third_on(item, tmp_path):
+    ref, *pixels = item
+    photo, label = augment(*pixels, 32, random.Random("5/1/0_1"))
+    found_photo, reduced = TrainingSet([ref], tmp_path, 32, 5, 1)[0]
+    assert (found_photo.numpy() == photo.transpose(2, 0, 1)).all()
+    assert reduced.shape == (8, 8)
+    assert all(reduced[i, j] == label[4 * i + 2, 4 * j + 2] for i in range(8) for j in range(8))
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_plain_photos_are_cut_at_the_top_left(item, size):
+    ref, photo, _ = item
+    (plain,) = PlainSet([ref], size)[0]
+    seen = normalise(photo)[:size, :size].transpose(2, 0, 1)
+    assert plain.shape == (3, size, size)
+    assert (plain[:, : seen.shape[1], : seen.shape[2]].numpy() == seen).all()
+    assert not plain[:, seen.shape[1] :].any() and not plain[:, :, seen.shape[2] :].any()
 
 
 def test_unreadable_samples_are_handed_on_as_refused(tmp_path):

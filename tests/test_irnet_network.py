@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from IRNet.backbone import build_backbone
+from IRNet.data import TrainingItem
 from IRNet.images import normalise
 from IRNet.losses import AffinityDisplacementLoss, pair_losses, sort_pairs
-from IRNet.network import STRIDE, build_network
+from IRNet.network import STRIDE, EdgeOutput, build_network
 from IRNet.pairs import pair_affinity, path_to, search_offsets, shifted, source_size
-from IRNet.train_irn import SMALLEST_CROP, Schedule, Trainer
+from IRNet.train_irn import SMALLEST_CROP, Schedule, Trainer, mean_displacement
 from tests.golden import figures
 from tests.irnet_helpers import golden_network, photo, published_name, published_order
 from utils.errors import UserError
@@ -146,6 +148,25 @@ def test_three_updates_are_the_published_ones():
 def _check_norms(tensors, expected, prefix):
     for key in (key for key in expected if key.startswith(prefix)):
         assert float(tensors[key.removeprefix(prefix)].detach().norm()) == pytest.approx(float(expected[key]), rel=1e-4)
+
+
+class Reds(torch.nn.Module):
+    """A network that displaces every pixel by the photo's red and green there."""
+
+    def forward(self, photos):
+        return EdgeOutput(photos[:, :1], photos[:, :2])
+
+
+def test_mean_displacement_by_hand(tmp_path):
+    """Two uniform photos and one half as high as its crop, the other half of which counts as 0."""
+    colours, heights = np.array([(10, 200, 0), (250, 30, 0), (90, 180, 0)], dtype=np.uint8), (8, 8, 4)
+    items = []
+    for number, (colour, height) in enumerate(zip(colours, heights, strict=True)):
+        Image.fromarray(np.tile(colour, (height, 8, 1))).save(tmp_path / f"{number}.png")
+        items.append(TrainingItem(str(number), tmp_path / f"{number}.png"))
+    found = mean_displacement(Reds(), items, Schedule(batch_size=1, crop_size=8), torch.device("cpu"))
+    expected = (normalise(colours[None])[0, :, :2] * [[1], [1], [0.5]]).mean(axis=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_losses_by_hand():

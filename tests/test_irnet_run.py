@@ -14,10 +14,13 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from dataset.artifacts import read_label, read_mask, write_label, write_map, write_names
-from IRNet import train_irn
+from IRNet import run_sample_refer, train_irn
+from IRNet.cam_to_ir_label import LabelMaker
 from IRNet.checkpoint import load_network
+from IRNet.make_ins_seg import MaskMaker
 from IRNet.processes import start_processes
 from IRNet.run_sample_refer import build_parser, check, run
+from IRNet.train_irn import Schedule
 from utils.errors import UserError
 from utils.files import owned_by_this_run
 
@@ -54,6 +57,7 @@ class Disks:
         flags = {flag: self.folder / name for flag, name in folders.items()}
         flags |= {"train_list": self.folder / "toy_names.json", "image_root": self.folder / "photos"}
         flags |= {"backbone": "resnet-toy", "irn_crop_size": 96, "irn_batch_size": 4, "irn_num_epoches": 2}
+        flags |= {"exp_times": 2, "ins_seg_bg_thres": 0.7}  # after four steps of training a long walk finds few edges
         flags |= {"num_workers": 0, **dict.fromkeys(passes, True), **more}
         pairs = [(f"--{flag}", str(value)) for flag, value in flags.items() if flag != "save_instances"]
         return [text for pair in pairs for text in pair] + ["--save_instances"] * flags.get("save_instances", False)
@@ -91,7 +95,7 @@ def test_every_pass_writes_its_files(disks):
         label, mask = read_label(disks.folder / "ir_label", name), read_mask(disks.folder / "ins_seg", name)
         assert set(np.unique(label)) <= {0, 1, 255} and label.shape == mask.shape == SIZE
         assert ((label == 1) & disk).sum() / (label == 1).sum() > 0.9 and ((label == 0) & disk).mean() < 0.02
-        assert mask[disk].any()
+        assert (mask & disk).sum() / (mask | disk).sum() > 0.8
         assert (disks.folder / "ins_seg" / f"{name}.png").stat().st_size < 3000
     report = json.loads((disks.folder / "work" / "pseudo_masks.json").read_text())
     assert report["summary"]["masks"] == report["summary"]["listed"] == len(disks.drawn)
@@ -281,6 +285,24 @@ def test_two_runs_in_one_work_space(tmp_path):
     with owned_by_this_run(tmp_path / "work"), pytest.raises(UserError, match="another run is writing to .*work"):
         disks.run("cam_to_ir_label_pass")
     assert not (tmp_path / "ir_label").exists()
+
+
+def test_flags_arrive_where_they_are_used(tmp_path, monkeypatch):
+    disks = Disks(tmp_path, count=2)
+    for name in disks.drawn:
+        write_label(tmp_path / "ir_label", name, np.zeros(SIZE))
+    given = []
+    monkeypatch.setattr(run_sample_refer, "train", lambda *words: given.append(words))
+    monkeypatch.setattr(run_sample_refer, "load_network", given.append)
+    monkeypatch.setattr(run_sample_refer, "run_pass", lambda *words: given.append(words))
+    rates = {"irn_learning_rate": 0.3, "irn_weight_decay": 0.002, "seed": 7}
+    walk = {"beta": 3, "exp_times": 5, "ins_seg_bg_thres": 0.6, "save_instances": True}
+    disks.run(*ALL, **rates, **walk, conf_fg_thres=0.4, conf_bg_thres=0.2, irn_weights_name="x.pth")
+    (_, labels, *_), (*_, weights, schedule, _), loaded, (_, masks, *_) = given
+    assert labels == LabelMaker(tmp_path / "cam", tmp_path / "ir_label", 0.4, 0.2)
+    assert schedule == Schedule(2, 2, 96, 0.3, 0.002, 10, 7, 0)
+    assert weights == loaded == tmp_path / "work" / "x.pth"
+    assert masks == MaskMaker(tmp_path / "cam", tmp_path / "ins_seg", weights, 3, 5, 0.6, True)
 
 
 def test_a_pass_without_its_folder_is_refused():
