@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -102,3 +103,31 @@ def test_a_step_that_fails_is_named_and_ends_the_pipeline(tmp_path):
     assert "the data folder" in errors
     assert "the step untrained ended with status 2" in errors
     assert not (tmp_path / "results.json").exists()
+
+
+STUBS = """\
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+need_environment() { :; }
+python() { echo "python $*"; }
+"""
+
+
+@pytest.fixture
+def stubbed(tmp_path):
+    """Runs a shell script of scripts/ in a folder where the pipeline and python only say what they were given."""
+    folder = tmp_path / "scripts"
+    shutil.copytree(ROOT / "scripts", folder)
+    (folder / "environment.sh").write_text(STUBS)
+    (folder / "run_pipeline.sh").write_text('echo "pipeline $*"\n')
+
+    def run(name, *words):
+        done = subprocess.run(["bash", folder / name, *words], capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout.splitlines()
+
+    return run
+
+
+def test_a_seed_is_written_where_it_is_read(stubbed):
+    printed = stubbed("seeds.sh", "0", "2")
+    assert [line.split()[3] for line in printed if line.startswith("pipeline")] == ["output/toy", "output/toy_seed2"]
+    assert printed[-1] == "python scripts/seeds_table.py output/toy/results.json output/toy_seed2/results.json"
