@@ -11,6 +11,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from clip.tokens import count_tokens
+from dataset.known import known_data_set, known_splits
 from dataset.loading import load_splits
 from dataset.photos import opened, read_photo
 from dataset.references import Reference, Split
@@ -18,20 +19,8 @@ from dataset.samples import ground_truth
 from dataset.toy import DESCRIPTION
 from utils.errors import UserError, shown
 
-# Refs of each published split, by data set and who split it.
-KNOWN = {
-    ("refcoco", "unc"): {"train": 42_404, "val": 3_811, "testA": 1_975, "testB": 1_810},
-    ("refcoco+", "unc"): {"train": 42_278, "val": 3_805, "testA": 1_975, "testB": 1_798},
-    ("refcocog", "umd"): {"train": 42_226, "val": 2_573, "test": 5_023},
-    ("refcocog", "google"): {"train": 44_822, "val": 5_000},
-}
 SHOWN = 3  # examples of a finding
 DECODED_EVERY = 50  # photos; of the others the header alone is read, unless all are asked for
-PHOTO_CURE = {
-    "referit": "fetch ReferIt's images again and unpack them into images/",
-    "jsonl": "correct the paths, or put the photos there",
-}
-COCO_CURE = "fetch COCO's train2014.zip (13 GB) again and unpack it into train2014/"
 
 
 class Finding(NamedTuple):
@@ -60,8 +49,8 @@ def examine(dataset: str, root: Path, split_by: str, every_photo: bool, longest:
             continue
         yield from _annotation_findings(name, faults)
         yield _inventory(split)
-        yield from _count_findings(split, KNOWN.get((dataset, split_by), {}).get(name), root)
-        yield from _photo_findings(split, PHOTO_CURE.get(dataset, COCO_CURE), every_photo)
+        yield from _count_findings(split, known_splits(dataset, split_by).get(name), root)
+        yield from _photo_findings(split, known_data_set(dataset).photo_cure, every_photo)
         yield from _mask_findings(split)
         yield from _sentence_findings(split, longest)
 
@@ -72,7 +61,7 @@ def _split_names(dataset: str, root: Path, split_by: str) -> list[str]:
         if not names:
             raise UserError(f"{root} holds no .jsonl file; write train.jsonl first (docs/own_data.md)")
         return names
-    return ["train", "test"] if dataset == "referit" else [*KNOWN.get((dataset, split_by), ("train", "val"))]
+    return list(known_splits(dataset, split_by))
 
 
 def _inventory(split: Split) -> str:

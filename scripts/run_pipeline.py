@@ -12,26 +12,20 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from dataset.known import DATA_SETS, DataSet, known_data_set, known_splits
+from utils.errors import UserError, run_script
+from utils.files import owned_by_this_run, write_json
+from utils.log import figures_table
+from utils.options import Parser, comma_list
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from utils.errors import UserError, run_script  # noqa: E402
-from utils.files import owned_by_this_run, write_json  # noqa: E402
-from utils.log import figures_table  # noqa: E402
-from utils.options import Parser, comma_list  # noqa: E402
-
-EVALUATION_SPLITS = {
-    "refcoco": ("val", "testA", "testB"),
-    "refcoco+": ("val", "testA", "testB"),
-    "refcocog": ("val", "test"),
-    "refcocog google": ("val",),
-    "referit": ("test",),
-    "jsonl": ("val",),
-}
-
+ROOTS = ", ".join(dict.fromkeys(data_set.root for data_set in DATA_SETS.values()))
 WITHOUT_ANY_MASK = ("train_stage1", "stage1_prms_train", "irnet", "train_stage2")
 ON_ANNOTATED_TRAIN = ("stage1_train", "pseudo_masks_train")  # your own train split has no masks to compare with
 
@@ -51,10 +45,16 @@ def parse_args() -> argparse.Namespace:
         "Run stage 1, PRMS, IRNet and stage 2 on a data set, and evaluate each. Stopped, it goes on where it was.",
         "bash scripts/run_pipeline.sh refcocog umd output/refcocog_umd",
     )
-    parser.add_argument("dataset", help="refcoco, refcoco+, refcocog, referit or jsonl")
+    parser.add_argument("dataset", help=f"one of {', '.join(DATA_SETS)}")
     parser.add_argument("split_by", help="unc, umd or google; - for referit and jsonl")
     parser.add_argument("output", nargs="?", help="where everything goes (default: output/DATASET_SPLITBY)")
-    parser.add_argument("--data_root", default=None, help="the data folder (default: ./data, ./data/referit)")
+    parser.add_argument(
+        "--refer_data_root",
+        "--data_root",
+        dest="data_root",
+        metavar="FOLDER",
+        help=f"the data folder (default: {ROOTS})",
+    )
     parser.add_argument("--splits", help="splits to evaluate, as val,test, or none (default: all)")
     parser.add_argument("--only", metavar="STEPS", help="run these steps alone, as train_stage1,stage1 (default: all)")
     parser.add_argument("--common", default="", metavar="FLAGS", help="for all of our scripts: '--backbone toy'")
@@ -67,9 +67,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     output = Path(args.output or f"output/{args.dataset}_{args.split_by}".removesuffix("_-"))
+    chosen = _chosen(steps(args, output), args.only)
     with owned_by_this_run(output):
         state = _read_state(output / "pipeline.json")
-        for step in _chosen(steps(args, output), args.only):
+        for step in chosen:
             _run_step(step, state, output)
         print(figures_table({row: figures for step in state.values() for row, figures in step["figures"].items()}))
         print(f"figures, seconds and memory: {output / 'results.json'}")
@@ -77,12 +78,13 @@ def main() -> None:
 
 def steps(args: argparse.Namespace, output: Path) -> list[Step]:
     """The commands in their order."""
-    splits = comma_list(args.splits) if args.splits else _splits(args.dataset, args.split_by)
-    root = args.data_root or ("./data/referit" if args.dataset == "referit" else "./data")
+    data_set, known = known_data_set(args.dataset), known_splits(args.dataset, args.split_by)
+    splits = comma_list(args.splits) if args.splits else [split for split in known if split != "train"]
+    root = args.data_root or data_set.root
     data = ["--dataset", args.dataset, "--refer_data_root", root]
     data += [] if args.split_by == "-" else ["--splitBy", args.split_by]
     shared = data + shlex.split(args.common)
-    chosen_on = _validation(args.dataset, splits)
+    chosen_on = _validation(data_set, known, splits)
     names, figures = output / f"{args.dataset}_train_names.json", output / "figures"
     stage1, stage2, cam, masks = (output / name for name in ("stage1", "stage2", "cam", "ins_seg"))
 
@@ -111,7 +113,7 @@ def steps(args: argparse.Namespace, output: Path) -> list[Step]:
     ]
     if not splits:
         return [step for step in every if step.name in WITHOUT_ANY_MASK]
-    return [step for step in every if args.dataset != "jsonl" or step.name not in ON_ANNOTATED_TRAIN]
+    return [step for step in every if data_set.annotated or step.name not in ON_ANNOTATED_TRAIN]
 
 
 def _chosen(every: list[Step], only: str | None) -> list[Step]:
@@ -125,32 +127,22 @@ def _chosen(every: list[Step], only: str | None) -> list[Step]:
 
 
 def _irnet_command(args: argparse.Namespace, root: str, output: Path, names: Path, cam: Path, masks: Path) -> list[str]:
-    photos = {"referit": "images", "jsonl": "."}.get(args.dataset, "train2014")
     flags = {
         "--train_list": names,
         "--cam_out_dir": cam,
         "--ir_label_out_dir": output / "ir_label",
         "--ins_seg_out_dir": masks,
         "--work_space": output / "irnet",
-        "--image_root": Path(root) / photos,
+        "--image_root": Path(root) / known_data_set(args.dataset).photos,
     }
     passes = [word for name in ("cam_to_ir_label", "train_irn", "make_ins_seg") for word in (f"--{name}_pass", "True")]
     words = [word for flag, path in flags.items() for word in (flag, str(path))]
     return ["IRNet/run_sample_refer.py", *words, *passes, *shlex.split(args.irnet)]
 
 
-def _splits(dataset: str, split_by: str) -> list[str]:
-    try:
-        return list(EVALUATION_SPLITS.get(f"{dataset} {split_by}") or EVALUATION_SPLITS[dataset])
-    except KeyError:
-        raise UserError(
-            f"there is no data set '{dataset}'; known are refcoco, refcoco+, refcocog, referit, jsonl"
-        ) from None
-
-
-def _validation(dataset: str, splits: list[str]) -> str:
+def _validation(data_set: DataSet, known: Collection[str], splits: list[str]) -> str:
     """The split that the best checkpoint is chosen on, never a test split; without any the last epoch's is kept."""
-    return "val" if dataset.startswith("refcoco") or "val" in splits else "none"
+    return "val" if "val" in splits or (data_set.annotated and "val" in known) else "none"
 
 
 def _run_step(step: Step, state: dict, output: Path) -> None:
