@@ -1,4 +1,7 @@
-"""The data sets that are known, and what belongs to each: one table that everything else reads."""
+"""The data sets that are known, and what belongs to each: one table that everything else reads.
+
+And the folders of the files between the stages, as scripts/run_pipeline.py names them.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +14,7 @@ from dataset.references import Split, Tell
 from utils.errors import UserError
 
 Reader = Callable[[Path, str, Sequence[str], Tell], dict[str, Split]]  # root, split_by, splits, tell
+CAM, IR_LABEL, INS_SEG = "cam", "ir_label", "ins_seg"  # dataset/artifacts.py says what is in them
 UNSPLIT = "-"  # who split a data set that has one way of it
 COCO_CURE = "fetch COCO's train2014.zip (13 GB) again and unpack it into train2014/"
 

@@ -7,7 +7,7 @@ import pytest
 
 from dataset.known import DATA_SETS, known_data_set, known_splits
 from dataset.loading import DATASETS, load_splits
-from scripts.run_pipeline import steps
+from scripts.run_pipeline import _chosen, steps
 from utils.errors import UserError
 
 
@@ -57,8 +57,8 @@ def word_after(flag, command):
 def test_the_pipeline_evaluates_every_split_but_train(words, expected, tmp_path):
     dataset, split_by = words
     flags = dict.fromkeys(("common", "stage1", "irnet", "stage2"), "")
-    args = SimpleNamespace(dataset=dataset, split_by=split_by, data_root=None, splits=None, **flags)
-    command = {step.name: step.command for step in steps(args, tmp_path)}
+    args = SimpleNamespace(dataset=dataset, split_by=split_by, data_root=None, splits=None, only=None, **flags)
+    command = {step.name: step.command for step in _chosen(steps(args, tmp_path), args)}
     assert word_after("--test_split", command["stage2"]) == expected[0]
     assert word_after("--test_split", command["train_stage2"]) == expected[1]
     assert word_after("--refer_data_root", command["stage2"]) == DATA_SETS[dataset].root
