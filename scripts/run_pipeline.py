@@ -191,7 +191,7 @@ def _run_step(step: Step, state: dict, output: Path) -> None:
 def _run(command: list[str]) -> tuple[int, int, list[int]]:
     """Run a command in the repository's root: exit status, peak KiB of its largest process, signals meanwhile.
 
-    It ends before this returns: SIGTERM is passed on to it, Ctrl-C reaches it by itself, since terminals send it to both.
+    It ends before this returns: SIGTERM is passed on to it; Ctrl-C reaches it by itself, terminals send it to both.
     """
     running: list[subprocess.Popen] = []
     received: list[int] = []

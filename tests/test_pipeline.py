@@ -168,8 +168,7 @@ def test_a_step_that_does_not_apply_is_passed_over(tmp_path, script):
     assert not (tmp_path / "stage1").exists()
 
 
-STUBS = """\
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+STUBS = """
 need_environment() { :; }
 python() { echo "python $*"; }
 """
@@ -180,12 +179,13 @@ def stubbed(tmp_path):
     """Runs a shell script of scripts/ in a folder where the pipeline and python only say what they were given."""
     folder = tmp_path / "scripts"
     shutil.copytree(ROOT / "scripts", folder)
-    (folder / "environment.sh").write_text(STUBS)
+    with (folder / "environment.sh").open("a") as environment:
+        environment.write(STUBS)
     (folder / "run_pipeline.sh").write_text('echo "pipeline $*"\n')
 
     def run(name, *words):
-        done = subprocess.run(["bash", folder / name, *words], capture_output=True, text=True, timeout=60, check=True)
-        return done.stdout.splitlines()
+        done = subprocess.run(["bash", folder / name, *words], capture_output=True, text=True, timeout=60)
+        return (done.stdout + done.stderr).splitlines()
 
     return run
 
@@ -194,3 +194,22 @@ def test_a_seed_is_written_where_it_is_read(stubbed):
     printed = stubbed("seeds.sh", "0", "2")
     assert [line.split()[3] for line in printed if line.startswith("pipeline")] == ["output/toy", "output/toy_seed2"]
     assert printed[-1] == "python scripts/seeds_table.py output/toy/results.json output/toy_seed2/results.json"
+
+
+@pytest.mark.parametrize(
+    ("words", "output", "photos"),
+    [
+        (("refcocog", "umd"), "output/refcocog_umd", "data/train2014"),
+        (("referit", "-"), "output/referit", "data/referit/images"),
+        (("jsonl", "-", "--image_root", "mine"), "output/jsonl", "mine"),
+    ],
+)
+def test_pseudo_masks_are_made_where_the_pipeline_has_them(words, output, photos, stubbed):
+    (command,) = stubbed("make_pseudo_masks.sh", *words)
+    assert f"--ins_seg_out_dir {output}/ins_seg --train_list {output}/{words[0]}_train_names.json" in command
+    assert command.split("--image_root ")[-1].split()[0] == photos
+
+
+def test_pseudo_masks_of_your_own_photos_need_their_folder(stubbed):
+    told = ["make_pseudo_masks.sh: for jsonl give --image_root FOLDER, where the photos are"]
+    assert stubbed("make_pseudo_masks.sh", "jsonl", "-") == told
