@@ -23,10 +23,14 @@ def load_splits(
     tell: is handed the error of each entry that cannot be used, which is then left out; by default it is raised.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"the data folder {root} is not there; see data/README.md, or run: bash scripts/quickstart.sh")
+    require_folder(root)
     known_splits(dataset, split_by)  # or it ends here
     return known_data_set(dataset).read(root, split_by, list(dict.fromkeys(splits)), tell)
+
+
+def require_folder(root: Path) -> None:
+    if not root.is_dir():
+        raise UserError(f"the data folder {root} is not there; see data/README.md, or run: bash scripts/quickstart.sh")
 
 
 class EpochBatches(Sampler[list[int]]):
