@@ -3,6 +3,7 @@
 python validate_referit.py --test_split test --output weights/ --resume --pretrain stage1_referit.pth --eval
 """
 
+from dataset.known import DATA_SETS
 from dataset.loading import DATASETS
 from model.validation import validate
 from utils.errors import run_script
@@ -17,7 +18,7 @@ def main() -> None:
     add_data_options(parser, DATASETS, test_split=["test"])
     add_network_options(parser)
     add_evaluation_options(parser)
-    parser.set_defaults(dataset="referit", data_root="./data/referit")
+    parser.set_defaults(dataset="referit", data_root=DATA_SETS["referit"].root)
     validate(parser.parse_args())
 
 

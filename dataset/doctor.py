@@ -11,27 +11,16 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from clip.tokens import count_tokens
-from dataset.loading import load_splits
+from dataset.known import known_data_set, known_splits
+from dataset.loading import load_splits, require_folder
 from dataset.photos import opened, read_photo
 from dataset.references import Reference, Split
 from dataset.samples import ground_truth
 from dataset.toy import DESCRIPTION
 from utils.errors import UserError, shown
 
-# Refs of each published split, by data set and who split it.
-KNOWN = {
-    ("refcoco", "unc"): {"train": 42_404, "val": 3_811, "testA": 1_975, "testB": 1_810},
-    ("refcoco+", "unc"): {"train": 42_278, "val": 3_805, "testA": 1_975, "testB": 1_798},
-    ("refcocog", "umd"): {"train": 42_226, "val": 2_573, "test": 5_023},
-    ("refcocog", "google"): {"train": 44_822, "val": 5_000},
-}
-SHOWN = 3  # examples of a finding
+EXAMPLES = 3  # of a finding
 DECODED_EVERY = 50  # photos; of the others the header alone is read, unless all are asked for
-PHOTO_CURE = {
-    "referit": "fetch ReferIt's images again and unpack them into images/",
-    "jsonl": "correct the paths, or put the photos there",
-}
-COCO_CURE = "fetch COCO's train2014.zip (13 GB) again and unpack it into train2014/"
 
 
 class Finding(NamedTuple):
@@ -50,20 +39,37 @@ def examine(dataset: str, root: Path, split_by: str, every_photo: bool, longest:
 
     every_photo: decode all of them. longest: tokens that a sentence is cut to.
     """
-    faults: list[UserError] = []
-    for name in _split_names(dataset, root, split_by):
-        faults.clear()
-        try:
-            split = load_splits(dataset, root, split_by, [name], faults.append)[name]
-        except UserError as error:
-            yield Finding(str(error), f"until then the split {name} cannot be used at all")
-            continue
+    require_folder(root)
+    for name, split, faults in _read(dataset, root, split_by, _split_names(dataset, root, split_by)):
         yield from _annotation_findings(name, faults)
+        if isinstance(split, UserError):
+            words = f"without these {split}" if faults else str(split)
+            yield Finding(words, f"until then the split {name} cannot be used at all")
+            continue
         yield _inventory(split)
-        yield from _count_findings(split, KNOWN.get((dataset, split_by), {}).get(name), root)
-        yield from _photo_findings(split, PHOTO_CURE.get(dataset, COCO_CURE), every_photo)
+        yield from _count_findings(split, known_splits(dataset, split_by).get(name), root)
+        yield from _photo_findings(split, known_data_set(dataset).photo_cure, every_photo)
         yield from _mask_findings(split)
         yield from _sentence_findings(split, longest)
+
+
+def _read(
+    dataset: str, root: Path, split_by: str, names: list[str]
+) -> Iterator[tuple[str, Split | UserError, list[UserError]]]:
+    """Each split, or why there is none, with the errors of its entries; one at a time only where there are errors."""
+    try:
+        yield from ((name, split, []) for name, split in load_splits(dataset, root, split_by, names).items())
+    except UserError:
+        for name in names:
+            yield _read_one(dataset, root, split_by, name)
+
+
+def _read_one(dataset: str, root: Path, split_by: str, name: str) -> tuple[str, Split | UserError, list[UserError]]:
+    faults: list[UserError] = []
+    try:
+        return name, load_splits(dataset, root, split_by, [name], faults.append)[name], faults
+    except UserError as error:
+        return name, error, faults
 
 
 def _split_names(dataset: str, root: Path, split_by: str) -> list[str]:
@@ -72,7 +78,7 @@ def _split_names(dataset: str, root: Path, split_by: str) -> list[str]:
         if not names:
             raise UserError(f"{root} holds no .jsonl file; write train.jsonl first (docs/own_data.md)")
         return names
-    return ["train", "test"] if dataset == "referit" else [*KNOWN.get((dataset, split_by), ("train", "val"))]
+    return list(known_splits(dataset, split_by))
 
 
 def _inventory(split: Split) -> str:
@@ -87,7 +93,7 @@ def _photos(split: Split) -> dict[str, Reference]:
 
 def _annotation_findings(name: str, faults: list[UserError]) -> Iterator[Finding]:
     if faults:
-        examples = "".join(f"\n         {fault}" for fault in faults[:SHOWN])
+        examples = "".join(f"\n         {fault}" for fault in faults[:EXAMPLES])
         words = f"{len(faults):,} entries of {name} cannot be used, and training would end at the first:{examples}"
         yield Finding(words, "correct or remove them, or fetch the annotations again where they come from the web")
 
@@ -160,7 +166,7 @@ def _sentence_findings(split: Split, longest: int) -> Iterator[Finding]:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return ", ".join(names[:EXAMPLES]) + (", ..." if len(names) > EXAMPLES else "")
 
 
 def _progress(items: Iterable, title: str) -> Iterable:

@@ -6,33 +6,31 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from dataset.jsonl import read_jsonl
-from dataset.refcoco import SPLIT_BY, read_refcoco
+from dataset.known import DATA_SETS, known_data_set, known_splits
 from dataset.references import Split, Tell, strict
-from dataset.referit import read_referit
 from dataset.samples import EvalPhotos, TrainSamples, collate_photos
 from utils.distributed import own_share, rank, world_size
 from utils.errors import UserError
 
-DATASETS = (*SPLIT_BY, "referit", "jsonl")
+DATASETS = tuple(DATA_SETS)
 
 
 def load_splits(
     dataset: str, root: str | Path, split_by: str, splits: Sequence[str], tell: Tell = strict
 ) -> dict[str, Split]:
-    """The named splits of a data set, each once. Raises UserError for files or splits that are not there.
+    """The named splits of a data set, each once. UserError for a data set, files or splits that are not there.
 
     tell: is handed the error of each entry that cannot be used, which is then left out; by default it is raised.
     """
     root = Path(root)
+    require_folder(root)
+    known_splits(dataset, split_by)  # or it ends here
+    return known_data_set(dataset).read(root, split_by, list(dict.fromkeys(splits)), tell)
+
+
+def require_folder(root: Path) -> None:
     if not root.is_dir():
         raise UserError(f"the data folder {root} is not there; see data/README.md, or run: bash scripts/quickstart.sh")
-    splits = list(dict.fromkeys(splits))
-    if dataset == "referit":
-        return read_referit(root, splits, tell)
-    if dataset == "jsonl":
-        return read_jsonl(root, splits, tell)
-    return read_refcoco(root, dataset, split_by, splits, tell)
 
 
 class EpochBatches(Sampler[list[int]]):

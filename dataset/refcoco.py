@@ -10,19 +10,17 @@ from dataset.references import Reference, Split, Tell, strict
 from dataset.unpickle import read_pickle
 from utils.errors import UserError, reason, shown
 
-SPLIT_BY = {"refcoco": ("unc",), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
+PHOTOS = "train2014"  # the folder of photos, below the data folder
 DOWNLOAD = "put the refer annotations there (data/README.md shows the tree)"
 
 
 def read_refcoco(
-    root: Path, dataset: str, split_by: str, splits: Sequence[str], tell: Tell = strict
+    dataset: str, root: Path, split_by: str, splits: Sequence[str], tell: Tell = strict
 ) -> dict[str, Split]:
     """The splits asked for. Raises UserError for an absent, damaged or inconsistent file and an unknown split.
 
     tell: is handed the error of each ref that cannot be used, which is then left out.
     """
-    if split_by not in SPLIT_BY[dataset]:
-        raise UserError(f"{dataset} is not split by '{split_by}'; use --splitBy {' or '.join(SPLIT_BY[dataset])}")
     folder = root / "refer" / dataset
     file = folder / f"refs({split_by}).p"
     refs = read_pickle(file, DOWNLOAD)
@@ -44,7 +42,7 @@ def read_refcoco(
             except UserError as error:
                 tell(error)
 
-    return {split: Split(dataset, split, root / "train2014", list(references(part))) for split, part in chosen.items()}
+    return {split: Split(dataset, split, root / PHOTOS, list(references(part))) for split, part in chosen.items()}
 
 
 def _belongs(marked: str, split: str) -> bool:

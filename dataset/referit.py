@@ -18,6 +18,7 @@ from dataset.unpickle import read_pickle
 from utils.errors import UserError, reason, shown
 
 DOWNLOAD = "put ReferIt's annotations there (data/README.md shows the tree)"
+PHOTOS = "images"  # their folder, below the data folder
 MIN_BOX_SHARE = 0.05  # kept: the published protocol evaluates only refs whose box covers more of the photo
 
 
@@ -51,7 +52,7 @@ def _read_split(root: Path, split: str, tell: Tell) -> Split:
     if not references:
         raise UserError(f"{file} has no annotation to use; {DOWNLOAD}")
     require_unique((reference.ref_id for reference in references), "ref_id", str(file))
-    return Split("referit", split, root / "images", references)
+    return Split("referit", split, root / PHOTOS, references)
 
 
 def _reference(index: int, image_id: int | str, annotation: dict[str, Any], where: str) -> Reference:

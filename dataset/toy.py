@@ -8,7 +8,8 @@ The same flags give the same bytes. Annotations are removed first and written la
 
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from utils.files import replacing, write_json
 from utils.options import Parser, non_negative_int, positive_int
 
 DESCRIPTION = "toy world of TRIS"
+MARKER = "toy_world.json"  # beside the annotations, from the first photo on
 SPLITS = ("train", "val", "test")
 RLE_EVERY = 10  # every tenth annotation is run-length encoded instead of a polygon: both occur in COCO
 
@@ -113,7 +115,7 @@ def _ref(ref_id: int, ann_id: int, thing: Thing, photo: Photo, texts: list[str],
 def write_refcocog(output: Path, photos: Iterator[Photo]) -> tuple[int, int]:
     """Write photos and annotations as RefCOCOg lays them out; returns the numbers of photos and of refs."""
     folder = output / "refer" / "refcocog"
-    _remove_own_annotations(folder / "instances.json")
+    _make_way(folder, ("instances.json", "refs(umd).p"), output / "train2014")
     images, annotations, refs = [], [], []
     sentence_count = 0
     for photo in photos:
@@ -137,12 +139,7 @@ def write_refcocog(output: Path, photos: Iterator[Photo]) -> tuple[int, int]:
 def write_referit(output: Path, photos: Iterator[Photo]) -> tuple[int, int]:
     """The same as ReferIt lays it out. It knows no val split: its photos are left out."""
     folder = output / "annotations"
-    marker = folder / "toy_world.json"
-    if (folder / "train.pickle").exists() and not marker.exists():
-        raise _not_ours(folder / "train.pickle")
-    for split in ("train", "test"):
-        (folder / f"{split}.pickle").unlink(missing_ok=True)
-    write_json(marker, {"info": {"description": DESCRIPTION}})
+    _make_way(folder, ("train.pickle", "test.pickle"), output / "images")
     items: dict[str, dict[str, Any]] = {"train": {}, "test": {}}
     for photo in photos:
         if photo.split in items:
@@ -170,21 +167,28 @@ def _referit_annotations(photo: Photo) -> list[dict[str, Any]]:
     return annotations
 
 
-def _remove_own_annotations(instances: Path) -> None:
-    """Make way for new annotations; UserError where those on the disk are not a toy world's."""
+def _make_way(folder: Path, annotations: Sequence[str], photos: Path) -> None:
+    """Mark the annotations' folder as a toy world's, also where one is not finished, and remove its annotations.
+
+    Raises UserError, with nothing changed, where annotations or photos on the disk are not a toy world's.
+    """
+    files = [folder / name for name in annotations if (folder / name).exists()]
+    there = [*files, *islice(photos.glob("*"), 1)]
+    if there and not _is_toy_world(folder):
+        raise UserError(f"{there[0]} belongs to another data set and is not overwritten; give another --output")
+    write_json(folder / MARKER, {"info": {"description": DESCRIPTION}})
+    for file in files:
+        file.unlink()
+
+
+def _is_toy_world(folder: Path) -> bool:
+    instances = folder / "instances.json"
     if not instances.exists():
-        return
+        return (folder / MARKER).exists()
     try:
-        description = json.loads(instances.read_text())["info"]["description"]
+        return json.loads(instances.read_text())["info"]["description"] == DESCRIPTION
     except (OSError, ValueError, KeyError, TypeError):
-        description = None
-    if description != DESCRIPTION:
-        raise _not_ours(instances)
-    instances.unlink()
-
-
-def _not_ours(path: Path) -> UserError:
-    return UserError(f"{path} belongs to another data set and is not overwritten; give another --output")
+        return False
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

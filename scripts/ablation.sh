@@ -10,7 +10,7 @@ if [ $# -eq 0 ]; then
     source scripts/toy_settings.sh
     bash scripts/quickstart.sh # the whole method; finished before, it takes a second
     set -- refcocog umd output/toy_ablation "${TOY_DATA[@]}" --common "$TOY_COMMON"
-    stage1="$TOY_STAGE1 --seed 0" whole=output/toy
+    stage1="$TOY_STAGE1 --seed 0" whole=$(toy_output 0)
 fi
 [ $# -ge 3 ] || fail "give DATASET SPLIT_BY OUTPUT, or nothing for the toy world"
 dataset=$1 split_by=$2 output=$3

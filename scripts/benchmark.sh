@@ -2,6 +2,6 @@
 # Every part beside the straightforward way of computing it: bash scripts/benchmark.sh [--json FILE] [--only NAME ...]
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+threads_wait_passively
 
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} # beside other work, waiting threads would steal its cores
 exec python -m benchmarks "$@"

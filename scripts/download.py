@@ -39,7 +39,8 @@ DATA = {
     "referit": Archive("referit.zip", None, "", "referit/annotations"),
 }
 TRAINED_ON = ("refcoco", "refcoco+", "refcocog_umd", "refcocog_google", "referit")
-WEIGHTS = tuple(f"stage{stage}_{name}" for stage in (1, 2) for name in TRAINED_ON)
+BOTH_STAGES = {name: [f"stage1_{name}", f"stage2_{name}"] for name in TRAINED_ON}
+WEIGHTS = BOTH_STAGES | {file: [file] for files in BOTH_STAGES.values() for file in files}  # name -> files without .pth
 
 
 def main() -> None:
@@ -49,22 +50,27 @@ def main() -> None:
         "  bash scripts/download_weights.sh stage2_refcocog_umd --mirror URL",
     )
     parser.add_argument("kind", choices=["data", "weights"], help="given by download_data.sh and download_weights.sh")
-    names = f"data: {', '.join(DATA)}; weights: {', '.join(WEIGHTS)} (default: all with an address)"
-    parser.add_argument("names", nargs="*", metavar="NAME", help=names)
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"data: {', '.join(DATA)}; weights: {', '.join(TRAINED_ON)} (both stages), stage1_NAME, stage2_NAME "
+        "(default: all, of data those with an address)",
+    )
     parser.add_argument("--mirror", metavar="URL", help="a folder with files of the same names, asked instead")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where they go (default: data, weights)")
     args = parser.parse_args()
     known = DATA if args.kind == "data" else WEIGHTS
-    names = args.names or [name for name in known if args.mirror or name != "referit"]
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in args.names if name not in known]
     if unknown:
         raise UserError(f"there is no '{unknown[0]}' to fetch; known are {', '.join(known)}")
     fetch = fetch_data if args.kind == "data" else fetch_weights
-    fetch(names, args.output or Path(args.kind), args.mirror)
+    fetch(args.names, args.output or Path(args.kind), args.mirror)
 
 
 def fetch_data(names: list[str], folder: Path, mirror: str | None) -> None:
-    """Fetch and unpack the archives whose contents are not there."""
+    """Fetch and unpack the archives whose contents are not there; without names all that have an address."""
+    names = names or [name for name, archive in DATA.items() if mirror or archive.address]
     wanted = [DATA[name] for name in names if not _unpacked(DATA[name], folder)]
     homeless = [archive for archive in wanted if not (mirror or archive.address)]
     if homeless:
@@ -95,12 +101,14 @@ def _remote(archive: Archive, folder: Path, mirror: str | None) -> Remote:
 
 
 def fetch_weights(names: list[str], folder: Path, mirror: str | None) -> None:
-    """Fetch the checkpoints that are not there; no address of theirs is known for certain."""
-    missing = [f"{name}.pth" for name in names if not (folder / f"{name}.pth").exists()]
+    """Fetch the checkpoints that are not there, without names all; no address of theirs is known for certain."""
+    files = dict.fromkeys(f"{file}.pth" for name in names or TRAINED_ON for file in WEIGHTS[name])
+    missing = [file for file in files if not (folder / file).exists()]
     if missing and not mirror:
-        files = ", ".join(missing)
-        raise UserError(f"no address of {files} is known; put them into {folder}, or name a place: --mirror URL")
-    fetch_all([mirrored(mirror, name, folder / name) for name in missing])
+        raise UserError(
+            f"no address of {', '.join(missing)} is known; put them into {folder}, or name a place: --mirror URL"
+        )
+    fetch_all([mirrored(mirror, file, folder / file) for file in missing])
 
 
 if __name__ == "__main__":

@@ -29,6 +29,10 @@ need_environment() {
     export PATH
 }
 
+threads_wait_passively() { # beside other work, waiting threads would steal its cores
+    export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+}
+
 # A script's own commands run in the environment that is active, or in .venv where that is there.
 if [ -z "${VIRTUAL_ENV:-}" ] && [ -x .venv/bin/python ]; then
     PATH="$PWD/.venv/bin:$PATH"

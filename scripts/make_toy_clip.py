@@ -8,10 +8,13 @@ The same flags give the same file on one machine. Nothing here sees a mask or a 
 
 import argparse
 import math
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2
 import open_clip

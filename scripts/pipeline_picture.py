@@ -11,9 +11,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from dataset.artifacts import read_map, read_mask
+from dataset.known import CAM, INS_SEG
 from dataset.loading import DATASETS, load_splits
 from dataset.photos import read_photo
 from model import load_model
+from utils.checkpoint import BEST_MIOU
 from utils.errors import UserError, run_script
 from utils.options import Parser, add_data_options, positive_int
 from utils.pictures import contact_sheet, heat_overlay, mask_overlay, save_png, spread, text_tile
@@ -37,12 +39,12 @@ def main() -> None:
     chosen = [reference for reference in split.references if reference.ref_id in (args.refs or ())]
     if args.refs and len(chosen) < len(args.refs):
         raise UserError(f"the train split has {len(chosen)} of the refs {args.refs}; name others")
-    segmenter = load_model(args.output / "stage2" / "ckpt.pth", size=args.size)
+    segmenter = load_model(args.output / "stage2" / BEST_MIOU, size=args.size)
     rows = []
     for reference in chosen or spread(split.references, args.count):
         photo, sentence = np.array(read_photo(split.photo_path(reference))), reference.sentences[0]
-        response = heat_overlay(photo, read_map(args.output / "cam", reference.name))
-        masks = [read_mask(args.output / "ins_seg", reference.name), segmenter.segment(photo, [sentence])[0]]
+        response = heat_overlay(photo, read_map(args.output / CAM, reference.name))
+        masks = [read_mask(args.output / INS_SEG, reference.name), segmenter.segment(photo, [sentence])[0]]
         rows.append([text_tile(sentence, TILE), photo, response, *(mask_overlay(photo, mask) for mask in masks)])
     save_png(args.picture, contact_sheet(rows, tile=TILE))
     print(args.picture)

@@ -6,16 +6,16 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 source scripts/toy_settings.sh
 
 seed=0
-output=output/toy
 case "${1:-}" in
     "") ;;
     --seed)
         [[ "${2:-}" =~ ^[0-9]+$ ]] || fail "--seed needs a whole number"
-        seed=$2 output=output/toy_seed$2
+        seed=$2
         ;;
     *) fail "unknown argument '$1'; usage: bash scripts/quickstart.sh [--seed N]" ;;
 esac
 
+output=$(toy_output "$seed")
 need_environment requirements.txt
 [ -f data/toy/refer/refcocog/instances.json ] || python -m dataset.toy --output data/toy
 bash scripts/run_pipeline.sh refcocog umd "$output" "${TOY_DATA[@]}" --common "$TOY_COMMON" \

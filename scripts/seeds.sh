@@ -3,13 +3,12 @@
 # (0 1 2). Seeds that have been run are not run again.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source scripts/toy_settings.sh
 
 [ $# -gt 0 ] || set -- 0 1 2
 results=()
 for seed in "$@"; do
-    output=output/toy_seed$seed
-    [ "$seed" != 0 ] || output=output/toy
     bash scripts/quickstart.sh --seed "$seed" || fail "the run with seed $seed failed; see above"
-    results+=("$output/results.json")
+    results+=("$(toy_output "$seed")/results.json")
 done
 python scripts/seeds_table.py "${results[@]}"

@@ -3,8 +3,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 need_environment requirements.txt requirements-test.txt
-
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} # beside other work, waiting threads would steal its cores
+threads_wait_passively
 
 ruff check .
 ruff format --check .

@@ -362,6 +362,11 @@ COMMANDS = [
         "validate.py --dataset coco",
     ),
     Mistake(
+        "an unknown data set for the pipeline",
+        "run_pipeline.py: there is no data set 'coco'; known are refcoco, refcoco+, refcocog, referit, jsonl",
+        "scripts/run_pipeline.py coco - {empty}",
+    ),
+    Mistake(
         "no data",
         "validate.py: the data folder /nowhere is not there; see data/README.md, or run: bash scripts/quickstart.sh",
         "validate.py --refer_data_root /nowhere",

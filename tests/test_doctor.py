@@ -7,6 +7,7 @@ import shutil
 import pytest
 from PIL import Image
 
+from dataset import refcoco
 from tests.conftest import data_words
 
 
@@ -90,5 +91,28 @@ def test_your_own_data(tmp_path, script):
 def test_what_cannot_be_examined_has_status_2(tmp_path, script):
     status, _, errors = doctor(script, "--dataset", "jsonl", "--refer_data_root", tmp_path)
     assert (status, "holds no .jsonl file; write train.jsonl first" in errors) == (2, True)
+    for dataset in ("refcoco", "jsonl"):
+        status, told, errors = doctor(script, "--dataset", dataset, "--refer_data_root", tmp_path / "nowhere")
+        assert (status, told, errors.count("the data folder"), errors.count("\n")) == (2, "", 1, 1)
+    status, _, errors = doctor(script, "--dataset", "refcocog", "--refer_data_root", tmp_path)
+    assert (status, "refcocog is not split by 'unc'; use --splitBy umd or google" in errors) == (2, True)
     status, told, _ = doctor(script, "--dataset", "refcoco", "--refer_data_root", tmp_path)
     assert (status, told.count("refs(unc).p is not there")) == (1, 4)
+
+
+def test_a_split_without_any_usable_line_is_told_line_by_line(tmp_path, script):
+    (tmp_path / "train.jsonl").write_text('{"image": "../a.jpg"}\n[]')
+    status, told, _ = doctor(script, "--dataset", "jsonl", "--refer_data_root", tmp_path)
+    assert status == 1
+    assert "2 entries of train cannot be used" in told
+    assert "train.jsonl:1 names the photo '../a.jpg' outside" in told
+    assert "train.jsonl:2 is no object" in told
+    assert f"WRONG: without these {tmp_path / 'train.jsonl'} has no line" in told
+
+
+def test_annotations_without_faults_are_parsed_once(world, script, monkeypatch):
+    parsed = []
+    read = refcoco._read_instances
+    monkeypatch.setattr(refcoco, "_read_instances", lambda *words: parsed.append(words) or read(*words))
+    assert doctor(script, *data_words(world))[0] == 0
+    assert len(parsed) == 1

@@ -203,3 +203,25 @@ def test_weights_without_an_address_are_named_in_one_line(server, tmp_path, scri
     server.files["/stage2_referit.pth"] = CONTENT
     assert script(*words, "--mirror", server.url)[0] == 0
     assert (tmp_path / "stage2_referit.pth").read_bytes() == CONTENT
+
+
+def test_a_name_of_weights_means_both_stages(server, tmp_path, script):
+    server.files |= {f"/stage{stage}_refcocog_umd.pth": CONTENT for stage in (1, 2)}
+    words = ["scripts/download.py", "weights", "refcocog_umd", "stage2_refcocog_umd"]
+    status, _, told = script(*words, "--output", tmp_path, "--mirror", server.url)
+    assert status == 0, told
+    assert left_in(tmp_path) == ["stage1_refcocog_umd.pth", "stage2_refcocog_umd.pth"]
+    assert len(server.asked) == 2
+
+
+def test_without_names_all_are_fetched_that_can_be(server, tmp_path, script, monkeypatch):
+    status, _, told = script("scripts/download.py", "weights", "--output", tmp_path)
+    assert (status, all(f"stage{stage}_referit.pth" in told for stage in (1, 2))) == (2, True)
+    asked = []
+    monkeypatch.setattr("utils.download.fetch_all", lambda remotes: asked.extend(remotes))
+    script("scripts/download.py", "data", "--output", tmp_path)
+    names = ["train2014.zip", "refcoco.zip", "refcoco+.zip", "refcocog.zip"]
+    assert [remote.path.name for remote in asked] == names
+    asked.clear()
+    script("scripts/download.py", "data", "--output", tmp_path, "--mirror", server.url)
+    assert [remote.path.name for remote in asked] == [*names, "referit.zip"]

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from clip import build_clip, encode_image, encode_text, tokenize
 from clip.loading import TOY_FILE
 from clip.toy_training import contrastive_loss
-from dataset.toy import DESCRIPTION, Photo, make_photo, make_photos, write_refcocog, write_referit
+from dataset.toy import MARKER, Photo, make_photo, make_photos, write_refcocog, write_referit
 from dataset.toy_scenes import COLOURS, SHAPES, Scene, Thing, coverage, unit_contour
 from dataset.toy_sentences import (
     Meaning,
@@ -154,19 +154,44 @@ def test_same_seed_same_bytes(tmp_path):
     for name in ("a", "b"):
         write_refcocog(tmp_path / name, make_photos(1, {"train": 2, "val": 1, "test": 1}))
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
-    assert len(files) == 6
+    assert len(files) == 7
     assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
     assert make_photo(2, 1, "train").jpeg != make_photo(1, 1, "train").jpeg
 
 
-def test_another_data_set_is_not_overwritten(tmp_path, photos):
-    folder = tmp_path / "refer" / "refcocog"
-    folder.mkdir(parents=True)
-    (folder / "instances.json").write_text('{"info": {"description": "COCO 2014"}}')
-    with pytest.raises(UserError, match="another data set"):
-        write_refcocog(tmp_path, iter(photos))
-    (folder / "instances.json").write_text(json.dumps({"info": {"description": DESCRIPTION}}))
+@pytest.mark.parametrize(
+    ("write", "target"),
+    [
+        (write_refcocog, "refer/refcocog/instances.json"),
+        (write_refcocog, "refer/refcocog/refs(umd).p"),
+        (write_refcocog, "train2014/COCO_train2014_000000000009.jpg"),
+        (write_referit, "annotations/train.pickle"),
+        (write_referit, "annotations/test.pickle"),
+        (write_referit, "images/38.jpg"),
+    ],
+)
+def test_another_data_set_is_not_overwritten(write, target, tmp_path, photos):
+    """Whichever of its files is there."""
+    (tmp_path / target).parent.mkdir(parents=True)
+    (tmp_path / target).write_text('{"info": {"description": "COCO 2014"}}')
+    with pytest.raises(UserError, match="belongs to another data set and is not overwritten"):
+        write(tmp_path, iter(photos))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / target]
+
+
+@pytest.mark.parametrize("write", [write_refcocog, write_referit])
+def test_a_toy_world_is_overwritten_finished_or_not(write, tmp_path, photos):
+    with pytest.raises(ZeroDivisionError):
+        write(tmp_path, (photos[0] if number else 1 / number for number in (1, 0)))
+    for _ in range(2):
+        assert write(tmp_path, iter(photos[:1]))[0] == 1
+
+
+def test_a_toy_world_without_the_marker_is_one(tmp_path, photos):
+    """Those of earlier versions have none."""
     write_refcocog(tmp_path, iter(photos[:1]))
+    (tmp_path / "refer/refcocog" / MARKER).unlink()
+    assert write_refcocog(tmp_path, iter(photos[:1]))[0] == 1
 
 
 def test_views_are_reproducible_and_their_captions_true(photos):

@@ -90,12 +90,15 @@ def comma_list(text: str) -> list[str]:
 def add_data_options(parser: argparse.ArgumentParser, datasets: tuple[str, ...], test_split: list[str]) -> None:
     """Which data, and in what form it reaches the network."""
     group = parser.add_argument_group("data")
-    group.add_argument("--dataset", choices=datasets, default="refcoco", help="the data set", metavar="NAME")
+    group.add_argument(
+        "--dataset", choices=datasets, default="refcoco", help=f"one of {', '.join(datasets)}", metavar="NAME"
+    )
     group.add_argument(
         "--splitBy", dest="split_by", default="unc", help="who split it: unc, or umd / google for refcocog"
     )
     group.add_argument(
         "--refer_data_root",
+        "--data_root",
         "--dataset_root",
         dest="data_root",
         metavar="FOLDER",
