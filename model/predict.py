@@ -30,6 +30,6 @@ def predict_stored(folder: str | Path) -> Predict:
 
 
 def _stored_masks(folder: str | Path, batch: EvalBatch) -> Responses:
-    masks = np.stack([read_mask(folder, target.reference.name) for target in batch.targets])
+    masks = np.stack([read_mask(folder, target.reference.name, target.size) for target in batch.targets])
     maps = torch.from_numpy(masks).float()[batch.target.cpu(), None]  # (N, 1, H, W), one for each sentence
     return Responses(maps, maps)

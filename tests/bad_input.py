@@ -533,7 +533,7 @@ COMMANDS = [
     ),
     Mistake(
         "an output that is a file",
-        "train_stage1.py: cannot write to ……: File exists; choose another --output",
+        "train_stage1.py: cannot write to ……: File exists; choose another folder",
         "train_stage1.py {data} --backbone toy --batch_size 4 --output {photo}",
     ),
     Mistake(

@@ -181,7 +181,7 @@ def test_pseudo_masks_as_published(tmp_path):
 def test_refs_without_pseudo_mask_are_counted_or_skipped(tmp_path):
     split = SPLITS["train"]
     for reference in split.references[2:]:
-        write_mask(tmp_path, reference.name, np.ones((4, 4), bool))
+        write_mask(tmp_path, reference.name, np.ones((reference.height, reference.width), bool))
     with pytest.raises(UserError, match=r"2 of 7 refs have no pseudo mask .*\(0_9, 1_9\)"):
         with_masks(split, tmp_path, skip_missing=False)
     kept = with_masks(split, tmp_path, skip_missing=True)

@@ -83,6 +83,8 @@ def test_pseudo_masks_end_at_the_first_that_cannot_be_written(world, small_disk,
         tmp_path / "toy_names.json",
         "--cam_out_dir",
         tmp_path / "cam",
+        "--work_space",
+        tmp_path / "work",
         "--image_root",
         photo.parent,
     ]

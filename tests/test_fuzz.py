@@ -4,7 +4,7 @@ import pytest
 
 from tests.fuzz import fuzz, plant
 
-INPUTS = {"jsonl": 500, "refs": 300, "instances": 200, "referit": 500, "checkpoint": 150}
+INPUTS = {"jsonl": 500, "refs": 300, "instances": 200, "referit": 500, "checkpoint": 150, "map": 300, "names": 300}
 
 
 @pytest.mark.parametrize("reader", INPUTS)

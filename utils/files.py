@@ -59,12 +59,12 @@ def owned_by_this_run(folder: str | Path, main: bool = True) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --output") from None
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another folder") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another run is writing to {folder}; wait for it or choose another --output") from None
+            raise UserError(f"another run is writing to {folder}; wait for it or choose another folder") from None
         _remove_leftovers(folder)
         yield
 
