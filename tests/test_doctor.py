@@ -107,7 +107,7 @@ def test_a_split_without_any_usable_line_is_told_line_by_line(tmp_path, script):
     assert "2 entries of train cannot be used" in told
     assert "train.jsonl:1 names the photo '../a.jpg' outside" in told
     assert "train.jsonl:2 is no object" in told
-    assert f"WRONG: without these {tmp_path / 'train.jsonl'} has no line" in told
+    assert f"WRONG: without these {tmp_path / 'train.jsonl'} has no usable line" in told
 
 
 def test_annotations_without_faults_are_parsed_once(world, script, monkeypatch):

@@ -4,10 +4,10 @@ Under `torchrun` the environment says who we are; without it there is one proces
 there are GPUs, else the CPU.
 """
 
+import atexit
 import os
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -33,11 +33,20 @@ def init_processes() -> torch.device:
     if "RANK" in os.environ and not dist.is_initialized():
         # Long, since some steps run on the main process while the others wait; a dead process is noticed otherwise.
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=6))
-        threading.Thread(target=_watch_the_others, args=(rank(), world_size()), daemon=True).start()
+        leaving = threading.Event()
+        watch = threading.Thread(target=_watch_the_others, args=(rank(), world_size(), leaving), daemon=True)
+        watch.start()
+        atexit.register(_end_watch, watch, leaving)
     return device
 
 
-def _watch_the_others(own: int, count: int) -> None:
+def _end_watch(watch: threading.Thread, leaving: threading.Event) -> None:
+    """A thread that Python's own end meets inside the store's C++ code would abort the process."""
+    leaving.set()
+    watch.join(timeout=2 * BEAT)
+
+
+def _watch_the_others(own: int, count: int, leaving: threading.Event) -> None:
     """Ends this process when another one has been silent for `SILENT_BEATS` of this one's own.
 
     Own beats, not seconds: a job that was suspended as a whole goes on. Without this, a process that waits on its GPU
@@ -46,7 +55,8 @@ def _watch_the_others(own: int, count: int) -> None:
     store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=timedelta(seconds=30))
     heard, silent = [0] * count, [0] * count
     while max(silent) < SILENT_BEATS:
-        time.sleep(BEAT)
+        if leaving.wait(BEAT):
+            return
         for other in range(count):
             beats = _beats(store, other, int(other == own))
             silent[other] = 0 if beats != heard[other] else silent[other] + 1
