@@ -16,7 +16,7 @@ from dataset.loading import load_splits, require_folder
 from dataset.photos import opened, read_photo
 from dataset.references import Reference, Split
 from dataset.samples import ground_truth
-from dataset.toy import DESCRIPTION
+from dataset.toy.layouts import DESCRIPTION
 from utils.errors import UserError, shown
 
 EXAMPLES = 3  # of a finding

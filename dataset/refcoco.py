@@ -89,6 +89,8 @@ def _reference(index: int, ref: dict, images: dict[int, dict], annotations: dict
             raise UserError(f"{where} names {missing}, which {instances} does not have; {DOWNLOAD}")
         require_unique((entry["sent_id"] for entry in ref["sentences"]), "sentence", where)
         x, y, w, h = (int(value) for value in annotation["bbox"])  # kept quirk: cut to integers before adding
+        if isinstance(annotation["segmentation"], str):
+            raise ValueError("a segmentation that is a path")  # which own data may name, below their folder
         height, width = checked_size(image["height"], image["width"], where)
         return Reference(
             index=index,

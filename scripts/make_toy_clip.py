@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from clip.loading import TOY_FILE, build_toy_for_training, save_toy_weights
 from clip.toy_training import train_contrastive
-from dataset.toy import Photo, make_photo
-from dataset.toy_views import ToyViews, collate, vocabulary_rows
+from dataset.toy.photos import Photo, make_photo
+from dataset.toy.views import ToyViews, collate, vocabulary_rows
 from utils.errors import run_script
 from utils.options import Parser, non_negative_int, positive_int
 

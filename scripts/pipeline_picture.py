@@ -17,7 +17,7 @@ from dataset.photos import read_photo
 from model import load_model
 from utils.checkpoint import BEST_MIOU
 from utils.errors import UserError, run_script
-from utils.options import Parser, add_data_options, positive_int
+from utils.options import Parser, add_data_set_options, positive_int
 from utils.pictures import contact_sheet, heat_overlay, mask_overlay, save_png, spread, text_tile
 
 TILE = 200  # pixels
@@ -29,7 +29,7 @@ def main() -> None:
         "python scripts/pipeline_picture.py --dataset refcocog --splitBy umd --refer_data_root data/toy "
         "--output output/toy",
     )
-    add_data_options(parser, DATASETS, test_split=["train"])
+    add_data_set_options(parser, DATASETS)
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="of scripts/run_pipeline.sh")
     parser.add_argument("--refs", nargs="+", type=int, metavar="REF_ID", help="which refs (default: evenly spread)")
     parser.add_argument("--count", type=positive_int, default=3, help="how many, without --refs")
@@ -39,7 +39,7 @@ def main() -> None:
     chosen = [reference for reference in split.references if reference.ref_id in (args.refs or ())]
     if args.refs and len(chosen) < len(args.refs):
         raise UserError(f"the train split has {len(chosen)} of the refs {args.refs}; name others")
-    segmenter = load_model(args.output / "stage2" / BEST_MIOU, size=args.size)
+    segmenter = load_model(args.output / "stage2" / BEST_MIOU)
     rows = []
     for reference in chosen or spread(split.references, args.count):
         photo, sentence = np.array(read_photo(split.photo_path(reference))), reference.sentences[0]

@@ -31,8 +31,8 @@ from utils.options import Parser, comma_list
 ROOT = Path(__file__).resolve().parent.parent
 ROOTS = ", ".join(dict.fromkeys(data_set.root for data_set in DATA_SETS.values()))
 WITHOUT_ANY_MASK = ("train_stage1", "stage1_prms_train", "irnet", "train_stage2")
-RUN_ANEW = "remove it, and the steps are run anew"
 ON_ANNOTATED_TRAIN = ("stage1_train", "pseudo_masks_train")  # your own train split has no masks to compare with
+RUN_ANEW = "remove it, and the steps are run anew"
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def parse_args() -> argparse.Namespace:
         "--only", type=comma_list, metavar="STEPS", help="run these steps alone, as train_stage1,stage1 (default: all)"
     )
     parser.add_argument("--common", default="", metavar="FLAGS", help="for all of our scripts: '--backbone toy'")
+    parser.add_argument("--scorer", metavar="NAME[=FILE]", help="of train_stage1.py and PRMS (default: ViT-B/32)")
     parser.add_argument("--stage1", default="", metavar="FLAGS", help="further flags of train_stage1.py")
     parser.add_argument("--irnet", default="", metavar="FLAGS", help="further flags of IRNet/run_sample_refer.py")
     parser.add_argument("--stage2", default="", metavar="FLAGS", help="further flags of train_stage2.py")
@@ -103,14 +104,15 @@ def steps(args: argparse.Namespace, output: Path) -> list[Step]:
         command = ["validate.py", *shared, "--test_split", ",".join(on), "--json", str(file), *flags]
         return Step(row, command, file, rows)
 
+    scorer = ["--scorer", args.scorer] if args.scorer else []
     checkpoint1, checkpoint2 = (("--output", str(folder), "--pretrain", BEST_MIOU) for folder in (stage1, stage2))
     export = ("--prms", "--cam_save_dir", str(cam), "--cam_format", "native", "--name_save_dir", str(output))
     return [
         validate("untrained", splits, "--untrained"),
-        train(1, stage1, args.stage1),
+        train(1, stage1, shlex.join([*scorer, *shlex.split(args.stage1)])),
         validate("stage1", splits, *checkpoint1),
         validate("stage1_train", ["train"], *checkpoint1),
-        validate("stage1_prms_train", ["train"], *checkpoint1, *export),
+        validate("stage1_prms_train", ["train"], *checkpoint1, *export, *scorer),
         Step("irnet", _irnet_command(args, root, output)),
         validate("pseudo_masks_train", ["train"], "--pseudo_path", str(masks)),
         train(2, stage2, f"--pseudo_path {shlex.quote(str(masks))} {args.stage2}"),

@@ -723,6 +723,11 @@ INSTANCES = [
         every("images", height=-1),
     ),
     Case(
+        "a segmentation that is a path",
+        f"{REF_401} or its annotation is damaged (ValueError: a segmentation that is a path); {PUT}",
+        every("annotations", segmentation="/etc/passwd"),
+    ),
+    Case(
         "a box that is not finite",
         f"{REF_401} or its annotation is damaged (OverflowError: …); {PUT}",
         every("annotations", bbox=[0, 0, float("inf"), 1]),

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from clip import build_clip
-from dataset.toy import make_photos, write_refcocog, write_referit
+from dataset.toy.layouts import write_refcocog, write_referit
+from dataset.toy.photos import make_photos
 from IRNet.processes import threads
 from model.scorer import Scorer
 from model.stage1 import ResponseNetwork

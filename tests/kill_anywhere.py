@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from dataset.toy import make_photos, write_refcocog
+from dataset.toy.layouts import write_refcocog
+from dataset.toy.photos import make_photos
 from tests.test_pipeline import FLAGS as ONE_EPOCH
 from utils.options import Parser, non_negative_int, positive_int
 

@@ -57,9 +57,13 @@ def word_after(flag, command):
 def test_the_pipeline_evaluates_every_split_but_train(words, expected, tmp_path):
     dataset, split_by = words
     flags = dict.fromkeys(("common", "stage1", "irnet", "stage2"), "")
-    args = SimpleNamespace(dataset=dataset, split_by=split_by, data_root=None, splits=None, only=None, **flags)
+    args = SimpleNamespace(
+        dataset=dataset, split_by=split_by, data_root=None, splits=None, only=None, scorer="S=x", **flags
+    )
     command = {step.name: step.command for step in _chosen(steps(args, tmp_path), args)}
     assert word_after("--test_split", command["stage2"]) == expected[0]
     assert word_after("--test_split", command["train_stage2"]) == expected[1]
     assert word_after("--refer_data_root", command["stage2"]) == DATA_SETS[dataset].root
+    asked = {name for name, words in command.items() if words[-2:] == ["--scorer", "S=x"]}
+    assert asked == {"train_stage1", "stage1_prms_train"}
     assert ("stage1_train" in command) == DATA_SETS[dataset].annotated

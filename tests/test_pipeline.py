@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from dataset.toy import make_photos, write_refcocog
+from dataset.toy.layouts import write_refcocog
+from dataset.toy.photos import make_photos
 from tests.conftest import ROOT
 
 FLAGS = {

@@ -11,7 +11,8 @@ import torch
 
 from dataset.artifacts import write_mask
 from dataset.loading import load_splits
-from dataset.toy import make_photos, write_refcocog
+from dataset.toy.layouts import write_refcocog
+from dataset.toy.photos import make_photos
 from model.build import Architecture, build_network, network_content
 from tests.conftest import ROOT, run
 from utils.checkpoint import save_checkpoint
@@ -30,7 +31,13 @@ def commands(text):
 
 def script_of(command):
     name = SCRIPT.search(command)[1]
-    return name if "/" in name or name.endswith(".py") else name.replace(".", "/") + ".py"
+    return name if "/" in name or name.endswith(".py") else module_file(name)
+
+
+def module_file(name):
+    """The file that `python -m name` runs."""
+    path = name.replace(".", "/")
+    return f"{path}/__main__.py" if (ROOT / path).is_dir() else f"{path}.py"
 
 
 COMMANDS = list(dict.fromkeys(command for page in PAGES for command in commands(page.read_text())))
@@ -89,7 +96,7 @@ def clone(tmp_path_factory):
 def test_commands_that_run_offline(command, clone, monkeypatch, capsys):
     """They find their files and end well."""
     _, *words = shlex.split(command)
-    words = [words[1].replace(".", "/") + ".py", *words[2:]] if words[0] == "-m" else words
+    words = [module_file(words[1]), *words[2:]] if words[0] == "-m" else words
     status, _, errors = run(*words, monkeypatch=monkeypatch, capsys=capsys, folder=clone)
     assert status == 0, errors
 

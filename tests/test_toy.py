@@ -12,9 +12,10 @@ from pycocotools import mask as coco_mask
 from clip import build_clip, encode_image, encode_text, tokenize
 from clip.loading import TOY_FILE
 from clip.toy_training import contrastive_loss
-from dataset.toy import MARKER, Photo, make_photo, make_photos, write_refcocog, write_referit
-from dataset.toy_scenes import COLOURS, SHAPES, Scene, Thing, coverage, unit_contour
-from dataset.toy_sentences import (
+from dataset.toy.layouts import MARKER, write_refcocog, write_referit
+from dataset.toy.photos import Photo, make_photo, make_photos
+from dataset.toy.scenes import COLOURS, SHAPES, Scene, Thing, coverage, unit_contour
+from dataset.toy.sentences import (
     Meaning,
     is_unambiguous,
     phrase,
@@ -22,7 +23,7 @@ from dataset.toy_sentences import (
     sentences,
     vocabulary,
 )
-from dataset.toy_views import ToyViews, View, collate, vocabulary_rows
+from dataset.toy.views import ToyViews, View, collate, vocabulary_rows
 from utils.errors import UserError
 
 COUNTS = {"train": 6, "val": 2, "test": 3}

@@ -87,8 +87,8 @@ def comma_list(text: str) -> list[str]:
     return names
 
 
-def add_data_options(parser: argparse.ArgumentParser, datasets: tuple[str, ...], test_split: list[str]) -> None:
-    """Which data, and in what form it reaches the network."""
+def add_data_set_options(parser: argparse.ArgumentParser, datasets: tuple[str, ...]) -> argparse._ArgumentGroup:
+    """Which data; the group of these flags."""
     group = parser.add_argument_group("data")
     group.add_argument(
         "--dataset", choices=datasets, default="refcoco", help=f"one of {', '.join(datasets)}", metavar="NAME"
@@ -105,6 +105,12 @@ def add_data_options(parser: argparse.ArgumentParser, datasets: tuple[str, ...],
         default="./data",
         help="the folder of photos and annotations (see data/README.md)",
     )
+    return group
+
+
+def add_data_options(parser: argparse.ArgumentParser, datasets: tuple[str, ...], test_split: list[str]) -> None:
+    """Which data, and in what form it reaches the network."""
+    group = add_data_set_options(parser, datasets)
     group.add_argument(
         "--test_split",
         type=comma_list,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dataset.toy_scenes import COLOURS, SHAPES, Scene, Thing
+from dataset.toy.scenes import COLOURS, SHAPES, Scene, Thing
 
 SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
 ANYTHING = ("thing", "object")  # the noun of a sentence that names no shape

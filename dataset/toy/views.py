@@ -17,9 +17,9 @@ from torch.utils.data import Dataset
 
 from clip.tokens import tokenize
 from dataset.photos import MEAN, STD
-from dataset.toy import Photo
-from dataset.toy_scenes import Scene, Thing
-from dataset.toy_sentences import Meaning, has_attributes, phrase, resolve, vocabulary
+from dataset.toy.photos import Photo
+from dataset.toy.scenes import Scene, Thing
+from dataset.toy.sentences import Meaning, has_attributes, phrase, resolve, vocabulary
 
 CLOSE_UP, FOCUS, WHOLE = range(3)  # kinds of views
 CAPTION_LENGTH = 16  # tokens; no toy sentence has more

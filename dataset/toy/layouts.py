@@ -1,9 +1,6 @@
-"""The toy world: a data set that needs no download, in the files of RefCOCOg (or of ReferIt).
+"""The toy world on disk, in the files of RefCOCOg or of ReferIt.
 
-    python -m dataset.toy --output data/toy
-    python -m dataset.toy --output data/toy_referit --layout referit
-
-The same flags give the same bytes. Annotations are removed first and written last: where they are, all photos are.
+The same photos give the same bytes. Annotations are removed first and written last: where they are, all photos are.
 """
 
 import json
@@ -11,54 +8,18 @@ import pickle
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import cv2
-import numpy as np
 from pycocotools import mask as coco_mask
-from tqdm import tqdm
 
-from dataset.toy_scenes import SHAPES, Scene, Thing, paint, random_scene
-from dataset.toy_sentences import Meaning, sentences
-from utils.errors import UserError, run_script
+from dataset.toy.photos import Photo
+from dataset.toy.scenes import SHAPES, Scene, Thing
+from utils.errors import UserError
 from utils.files import replacing, write_json
-from utils.options import Parser, non_negative_int, positive_int
 
 DESCRIPTION = "toy world of TRIS"
 MARKER = "toy_world.json"  # beside the annotations, from the first photo on
-SPLITS = ("train", "val", "test")
 RLE_EVERY = 10  # every tenth annotation is run-length encoded instead of a polygon: both occur in COCO
-
-
-class Photo(NamedTuple):
-    """One photo: its scene, its JPEG file, and the sentences of the objects that have at least two."""
-
-    image_id: int
-    split: str
-    scene: Scene
-    jpeg: bytes
-    spoken_of: list[tuple[Thing, list[tuple[str, Meaning]]]]
-
-
-def make_photo(seed: int, image_id: int, split: str) -> Photo:
-    """The photo `image_id` of the world of this seed; it depends on nothing else."""
-    rng = np.random.default_rng((seed, image_id))
-    while True:
-        scene = random_scene(rng, int(rng.integers(2, 5)))
-        said = [(thing, sentences(rng, scene, thing)) for thing in scene.things]
-        spoken_of = [(thing, texts) for thing, texts in said if len(texts) > 1]
-        if spoken_of:
-            break
-    quality = int(rng.integers(85, 96))
-    _, jpeg = cv2.imencode(".jpg", paint(rng, scene)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return Photo(image_id, split, scene, jpeg.tobytes(), spoken_of)
-
-
-def make_photos(seed: int, counts: dict[str, int]) -> Iterator[Photo]:
-    """The photos of all splits, ids 1, 2, ...; `counts`: photos per split."""
-    of_split = [split for split in SPLITS for _ in range(counts[split])]
-    for index, split in enumerate(tqdm(of_split, desc="toy world", unit="photo", disable=None)):
-        yield make_photo(seed, index + 1, split)
 
 
 def polygon(thing: Thing) -> list[float]:
@@ -197,25 +158,3 @@ def _write_bytes(path: Path, content: bytes) -> None:
 
 
 LAYOUTS = {"refcocog": write_refcocog, "referit": write_referit}
-
-
-def parse_args() -> Any:
-    parser = Parser("Draw the toy world.", "python -m dataset.toy --output data/toy")
-    parser.add_argument("--output", type=Path, default=Path("data/toy"), help="folder to write to")
-    parser.add_argument("--layout", choices=LAYOUTS, default="refcocog", help="whose files to write")
-    parser.add_argument("--seed", type=non_negative_int, default=0, help="another seed draws another world")
-    parser.add_argument("--train_scenes", type=positive_int, default=200, help="photos to train on")
-    parser.add_argument("--val_scenes", type=positive_int, default=60, help="photos of the split val")
-    parser.add_argument("--test_scenes", type=positive_int, default=70, help="photos of the split test")
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-    counts = {"train": args.train_scenes, "val": args.val_scenes, "test": args.test_scenes}
-    photos, refs = LAYOUTS[args.layout](args.output, make_photos(args.seed, counts))
-    print(f"{args.output}: {photos} photos, {refs} refs in the layout of {args.layout}")
-
-
-if __name__ == "__main__":
-    run_script(main)
