@@ -67,6 +67,8 @@ class PlainSet(Dataset):
 
 
 class Batch(NamedTuple):
+    """Samples that could be read, and refs that could not."""
+
     tensors: list[torch.Tensor]  # each sample's parts, stacked; none where every sample was refused
     refused: list[Refused]
 

@@ -46,6 +46,7 @@ PASSES = ("cam_to_ir_label_pass", "train_irn_pass", "make_ins_seg_pass")
 
 
 def walk_exponent(text: str) -> int:
+    """A type for argparse: an exponent that the walk can be taken with."""
     value = non_negative_int(text)
     if value > MAX_EXPONENT:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to {MAX_EXPONENT}")
@@ -53,6 +54,7 @@ def walk_exponent(text: str) -> int:
 
 
 def build_parser() -> Parser:
+    """The parser of all flags, in four groups."""
     parser = Parser(
         "IRNet: from response maps to pseudo masks, in three passes.",
         "python run_sample_refer.py --train_list DIR/refcocog_train_names.json --cam_out_dir DIR/cam "
@@ -152,6 +154,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def run_passes(args: argparse.Namespace, photos: list[PhotoRefs], device: torch.device) -> None:
+    """The wanted passes in their order, while nobody else has the work space."""
     if args.cam_to_ir_label_pass:
         labels = LabelMaker(args.cam_out_dir, args.ir_label_out_dir, args.conf_fg_thres, args.conf_bg_thres)
         run_pass("cam_to_ir_label", labels, photos, device, args.num_workers)
@@ -165,6 +168,7 @@ def run_passes(args: argparse.Namespace, photos: list[PhotoRefs], device: torch.
 
 
 def run_training(args: argparse.Namespace, photos: list[PhotoRefs], device: torch.device) -> None:
+    """Pass 2 with the labels that are there; a finished checkpoint is kept."""
     checkpoint = args.work_space / args.irn_weights_name
     if checkpoint.is_file():
         say(f"train_irn: {checkpoint} is there and is kept; remove it to train again")
@@ -190,6 +194,7 @@ def run_training(args: argparse.Namespace, photos: list[PhotoRefs], device: torc
 
 
 def run_masks(args: argparse.Namespace, photos: list[PhotoRefs], device: torch.device) -> None:
+    """Pass 3, then the report and the contact sheet of what it made."""
     checkpoint = args.work_space / args.irn_weights_name
     load_network(checkpoint)  # here a bad one ends the run; later it would refuse every ref
     masks = MaskMaker(

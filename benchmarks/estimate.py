@@ -81,6 +81,7 @@ class Resources(NamedTuple):
 
 
 def available(device: torch.device, devices: int) -> Resources:
+    """What this machine has, with so many devices like its own."""
     cores = usable_cores()
     if device.type == "cuda":
         return Resources(True, devices, min(devices * default_workers(), cores), devices)

@@ -13,6 +13,8 @@ from utils.errors import UserError
 
 
 class TextFeatures(NamedTuple):
+    """Features of N sentences of T tokens."""
+
     tokens: torch.Tensor  # (N, T, W) after the final layer norm
     pooled: torch.Tensor  # (N, D) in the space shared with images
 

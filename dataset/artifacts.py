@@ -35,6 +35,7 @@ def item_name(index: int, image_id: int | str) -> str:
 
 
 def names_path(folder: str | Path, dataset: str, split: str) -> Path:
+    """Where the list of names of an exported split lies."""
     return Path(folder) / f"{dataset}_{split}_names.json"
 
 
@@ -73,6 +74,7 @@ def read_images(names_file: str | Path) -> dict[str, str]:
 
 
 def coco_file_name(image_id: str, names_file: str | Path) -> str:
+    """The photo of a COCO id, as text; UserError, naming the list, where it is no number."""
     if not image_id.isdecimal():
         raise UserError(
             f"{names_file}: '{image_id}' is no COCO image id, and {images_path(names_file).name} is not there"

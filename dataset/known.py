@@ -67,6 +67,7 @@ DATA_SETS = {
 
 
 def known_data_set(name: str) -> DataSet:
+    """The data set of this name; UserError where there is none."""
     if name not in DATA_SETS:
         raise UserError(f"there is no data set '{name}'; known are {', '.join(DATA_SETS)}")
     return DATA_SETS[name]

@@ -29,6 +29,7 @@ def load_splits(
 
 
 def require_folder(root: Path) -> None:
+    """UserError where the data folder is not there."""
     if not root.is_dir():
         raise UserError(f"the data folder {root} is not there; see data/README.md, or run: bash scripts/quickstart.sh")
 

@@ -13,6 +13,8 @@ from utils.maps import Responses, full_maps, upsample
 
 
 class Stage1Output(NamedTuple):
+    """Of B images and the N = B sentences of their batch."""
+
     scores: torch.Tensor  # (B, N, h, w) every image against every sentence, h = H / 32
     response: torch.Tensor  # (B, 1, H, W) image i against its own sentence i, before any activation
 

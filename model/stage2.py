@@ -12,6 +12,8 @@ from utils.maps import Responses, upsample
 
 
 class Stage2Output(NamedTuple):
+    """Of B images and a sentence each."""
+
     logits: tuple[torch.Tensor, ...]  # four of (B, 1, H, W), the finest first; positive is foreground
 
 

@@ -43,7 +43,7 @@ def init_processes() -> torch.device:
 def _end_watch(watch: threading.Thread, leaving: threading.Event) -> None:
     """A thread that Python's own end meets inside the store's C++ code would abort the process."""
     leaving.set()
-    watch.join(timeout=2 * BEAT)
+    watch.join(timeout=10)  # seconds; it is at most asking a store that may be gone
 
 
 def _watch_the_others(own: int, count: int, leaving: threading.Event) -> None:
@@ -82,14 +82,17 @@ def usable_cores() -> int:
 
 
 def world_size() -> int:
+    """The number of processes of this run."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
+    """This process's number, from 0 on."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_main() -> bool:
+    """Whether this is the process that writes and speaks for all."""
     return rank() == 0
 
 

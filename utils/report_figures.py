@@ -139,6 +139,7 @@ def _binned(values: np.ndarray, bins: dict[str, tuple[float, float]]) -> dict[st
 
 
 def speaks_of_position(text: str) -> bool:
+    """Whether a sentence has a word of place, order or distance."""
     return bool(POSITION_WORD.search(text))
 
 

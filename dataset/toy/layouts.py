@@ -40,6 +40,7 @@ def bounding_box(thing: Thing) -> list[float]:
 
 
 def file_name(image_id: int) -> str:
+    """A photo's file as COCO names it."""
     return f"COCO_train2014_{image_id:012d}.jpg"
 
 

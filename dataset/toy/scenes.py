@@ -35,6 +35,8 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
+    """What is drawn in a photo of this size in pixels."""
+
     width: int
     height: int
     things: tuple[Thing, ...]

@@ -26,6 +26,8 @@ CAPTION_LENGTH = 16  # tokens; no toy sentence has more
 
 
 class View(NamedTuple):
+    """An image with a caption that is true of it."""
+
     image: torch.Tensor  # (3, S, S) normalised
     text: str
     meaning: Meaning
