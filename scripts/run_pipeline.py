@@ -210,7 +210,9 @@ def _run(command: list[str]) -> tuple[int, int, list[int]]:
         process = subprocess.Popen(command, cwd=ROOT)
         running.append(process)
         pass_on()  # a signal may have come before it was there
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it keeps its number, to be passed signals to
+        # It keeps its number, to be passed signals to. A blocking wait would miss a signal that comes just before it.
+        while not os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+            time.sleep(0.05)
         running.clear()
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
