@@ -5,37 +5,33 @@ torchrun --nproc_per_node=4 train_stage1.py ...
 """
 
 import argparse
+import time
 
-from dataset.loading import DATASETS, TrainLoader, load_splits
-from dataset.samples import NegativeSentences, TrainSamples, all_sentences
-from model.build import Network, build_scorer
+from dataset.datasets import DATA_SETS, load_splits
+from dataset.samples import TrainSamples, start_epoch, train_loader
+from model.build import build_scorer
 from model.losses import Stage1Criterion
 from model.scorer import SentenceTable
-from model.training import train
-from utils.distributed import init_processes
-from utils.engine import amp_dtype
+from model.training import finish_epoch, initial_network, log_start, validate, validation_loaders
+from utils.checkpoint import restore
+from utils.distributed import data_parallel, end_processes, init_processes, is_main
+from utils.engine import Precision, build_optimizer, polynomial_decay, steps_per_epoch, train_one_epoch
 from utils.errors import run_script
-from utils.log import say
+from utils.files import lock_folder
+from utils.log import TrainingLog, log
 from utils.options import (
     Parser,
-    add_data_options,
-    add_network_options,
+    add_data_and_network_options,
     add_scorer_option,
     add_training_options,
     non_negative_float,
     non_negative_int,
 )
 
-FEWEST_SENTENCES = 16  # in a batch: with so few the toy world was trained; published figures had 48, fewer are untried
-
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser(
-        "Train stage 1, the response network, from photos and sentences alone.",
-        "python train_stage1.py --dataset refcocog --splitBy umd --test_split val --output ./weights/refcocog_umd",
-    )
-    add_data_options(parser, DATASETS, test_split=["val"])
-    add_network_options(parser)
+    parser = Parser(__doc__)
+    add_data_and_network_options(parser, tuple(DATA_SETS), test_split="val")
     add_training_options(parser, output="./weights/stage1")
     group = parser.add_argument_group("losses; a weight of 0 switches one off")
     group.add_argument("--w1", type=non_negative_float, default=1.0, help="weight of the foreground loss")
@@ -53,23 +49,40 @@ def main() -> None:
     args = parse_args()
     device = init_processes()
     splits = load_splits(args.dataset, args.data_root, args.split_by, ["train", *args.test_split])
-    if args.w4 and args.batch_size < FEWEST_SENTENCES:
-        say(
+    samples = TrainSamples(splits["train"], args.size, args.max_query_len, args.seed, negatives=args.negative_samples)
+    loader = train_loader(samples, args.batch_size, args.seed, args.num_workers)
+    validation = validation_loaders(splits, args)
+    if args.w4 and args.batch_size < 16:  # with 16 the toy world was trained, with 48 the published networks
+        log(
             f"warning: the classification loss tells a photo's sentence from only {args.batch_size - 1} others of its "
             "batch (published: 47); neither --accumulate nor more processes add any, a larger --batch_size does"
         )
-    negatives = NegativeSentences(splits["train"], args.negative_samples)
-    samples = TrainSamples(splits["train"], args.size, args.max_query_len, args.seed, negatives, args.cache_images)
-    loader = TrainLoader(samples, args.batch_size, args.seed, args.num_workers, args.accumulate)
-    amp, texts = amp_dtype(args.amp, device), all_sentences(splits["train"].references)
-
-    def criterion(network: Network) -> Stage1Criterion:
-        scorer = build_scorer(network, args.scorer, amp).to(device)
-        sentences = SentenceTable(scorer, texts, args.max_query_len)
-        return Stage1Criterion(sentences, foreground=args.w1, classification=args.w4, negative=args.w5)
-
-    validation = [splits[name] for name in args.test_split]
-    train(1, args, criterion, loader, validation, device, amp, schedule_interval="step")
+    with lock_folder(args.output, is_main()):
+        network, last = initial_network(1, args, device)
+        precision = Precision(args.amp, device)
+        scorer = build_scorer(network, args.scorer, precision.dtype).to(device)
+        sentences = SentenceTable(scorer, samples.sentences, args.max_query_len)
+        criterion = Stage1Criterion(sentences, foreground=args.w1, classification=args.w4, negative=args.w5)
+        optimizer = build_optimizer(network, args.lr, args.lr_multi, args.weight_decay)
+        steps = steps_per_epoch(loader, args.accumulate)
+        schedule = polynomial_decay(optimizer, args.epochs * steps)
+        parts = {"optimizer": optimizer, "lr_scheduler": schedule, "scaler": precision.scaler}
+        history = restore(last, parts, args.output)
+        parallel = data_parallel(network, device, args.compile)
+        training_log = TrainingLog(args.output, args.board_folder, vars(args))
+        log_start(args, loader, len(history))
+        for epoch in range(len(history), args.epochs):
+            began = time.monotonic()
+            start_epoch(loader, epoch)
+            losses = train_one_epoch(
+                parallel, criterion, loader, optimizer, precision, epoch, schedule, args.accumulate, training_log
+            )
+            line = {"epoch": epoch + 1} | losses | validate(network, validation, device)
+            history.append(line | {"seconds": round(time.monotonic() - began, 1)})
+            finish_epoch(args, network, parts, history, splits, training_log, (epoch + 1) * steps)
+        training_log.close()
+        log(f"checkpoint: {args.output}/ckpt.pth; examples of the last epoch: {args.output}/examples.png")
+        end_processes()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train stage 2, the segmentation network, on the pseudo masks that IRNet made.
+r"""Train stage 2, the segmentation network, on the pseudo masks that IRNet made.
 
     python train_stage2.py --dataset refcocog --splitBy umd --pseudo_path output/refcocog_umd/ins_seg \
         --output ./weights/stage2/pseudo_refcocog_umd
@@ -6,30 +6,27 @@
 """
 
 import argparse
+import time
 
-from dataset.loading import DATASETS, TrainLoader, load_splits
-from dataset.pseudo_masks import PseudoMasks, with_masks
-from dataset.samples import TrainSamples
+from dataset.datasets import DATA_SETS, load_splits
+from dataset.samples import TrainSamples, start_epoch, train_loader, with_pseudo_masks
 from model.losses import Stage2Criterion
-from model.training import train
-from utils.distributed import init_processes
-from utils.engine import amp_dtype
+from model.training import finish_epoch, initial_network, log_start, validate, validation_loaders
+from utils.checkpoint import restore
+from utils.distributed import data_parallel, end_processes, init_processes, is_main
+from utils.engine import Precision, build_optimizer, polynomial_decay, steps_per_epoch, train_one_epoch
 from utils.errors import run_script
-from utils.log import say
-from utils.options import Parser, add_data_options, add_network_options, add_training_options
+from utils.files import lock_folder
+from utils.log import TrainingLog, log
+from utils.options import Parser, add_data_and_network_options, add_training_options
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser(
-        "Train stage 2, the segmentation network, on pseudo masks.",
-        "python train_stage2.py --dataset refcocog --splitBy umd --pseudo_path output/refcocog_umd/ins_seg "
-        "--output ./weights/stage2/pseudo_refcocog_umd",
-    )
-    add_data_options(parser, DATASETS, test_split=["val"])
-    add_network_options(parser)
+    parser = Parser(__doc__)
+    add_data_and_network_options(parser, tuple(DATA_SETS), test_split="val")
     add_training_options(parser, output="./weights/stage2")
     group = parser.add_argument_group("pseudo masks")
-    group.add_argument("--pseudo_path", required=True, metavar="FOLDER", help="where IRNet wrote them")
+    group.add_argument("--pseudo_path", required=True, metavar="FOLDER", help="the folder that IRNet wrote them to")
     group.add_argument("--skip_missing", action="store_true", help="train without the refs that have none")
     group.add_argument("--model_ema", action="store_true", help="add consistency with an exponential moving average")
     return parser.parse_args()
@@ -39,23 +36,39 @@ def main() -> None:
     args = parse_args()
     device = init_processes()
     splits = load_splits(args.dataset, args.data_root, args.split_by, ["train", *args.test_split])
-    annotated = with_masks(splits["train"], args.pseudo_path, args.skip_missing)
-    say(f"pseudo masks: {len(annotated.references)} of {len(splits['train'].references)} refs, in {args.pseudo_path}")
-    masks = PseudoMasks(args.pseudo_path, args.size)
-    samples = TrainSamples(annotated, args.size, args.max_query_len, args.seed, masks, args.cache_images)
-    loader = TrainLoader(samples, args.batch_size, args.seed, args.num_workers, args.accumulate)
-    validation = [splits[name] for name in args.test_split]
-    train(
-        2,
-        args,
-        lambda network: Stage2Criterion(network if args.model_ema else None),
-        loader,
-        validation,
-        device,
-        amp_dtype(args.amp, device),
-        schedule_interval="epoch",  # kept: so the rate hardly decays, its factor counts steps
-        fast=("positional_embedding",),  # kept: the published fast group has it
-    )
+    annotated = with_pseudo_masks(splits["train"], args.pseudo_path, args.skip_missing)
+    log(f"pseudo masks: {len(annotated.references)} of {len(splits['train'].references)} refs, in {args.pseudo_path}")
+    samples = TrainSamples(annotated, args.size, args.max_query_len, args.seed, pseudo_masks=args.pseudo_path)
+    loader = train_loader(samples, args.batch_size, args.seed, args.num_workers)
+    validation = validation_loaders(splits, args)
+    with lock_folder(args.output, is_main()):
+        network, last = initial_network(2, args, device)
+        precision = Precision(args.amp, device)
+        criterion = Stage2Criterion(network if args.model_ema else None)
+        # Kept: the published fast group holds the text's positional embedding, too.
+        optimizer = build_optimizer(network, args.lr, args.lr_multi, args.weight_decay, fast=("positional_embedding",))
+        steps = steps_per_epoch(loader, args.accumulate)
+        schedule = polynomial_decay(optimizer, args.epochs * steps)
+        parts = {"optimizer": optimizer, "lr_scheduler": schedule, "scaler": precision.scaler}
+        if args.model_ema:
+            parts["criterion"] = criterion.teacher
+        history = restore(last, parts, args.output)
+        parallel = data_parallel(network, device, args.compile)
+        training_log = TrainingLog(args.output, args.board_folder, vars(args))
+        log_start(args, loader, len(history))
+        for epoch in range(len(history), args.epochs):
+            began = time.monotonic()
+            start_epoch(loader, epoch)
+            losses = train_one_epoch(
+                parallel, criterion, loader, optimizer, precision, epoch, None, args.accumulate, training_log
+            )
+            line = {"epoch": epoch + 1} | losses | validate(network, validation, device)
+            schedule.step()  # kept: once per epoch, although its factor counts steps, so the rate hardly decays
+            history.append(line | {"seconds": round(time.monotonic() - began, 1)})
+            finish_epoch(args, network, parts, history, splits, training_log, (epoch + 1) * steps)
+        training_log.close()
+        log(f"checkpoint: {args.output}/ckpt.pth; examples of the last epoch: {args.output}/examples.png")
+        end_processes()
 
 
 if __name__ == "__main__":

@@ -2,42 +2,64 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 from dataset.artifacts import BACKGROUND, FOREGROUND, UNKNOWN, label_path, write_label
+from dataset.photos import read_photo
 from IRNet.crf import DenseCRF
-from IRNet.passes import PhotoWork, read_response
+from IRNet.data import REFUSALS, PhotoRefs, make_missing, map_files, read_response
+from IRNet.resume import fingerprint, start_pass
 
 
-class _Prepared(NamedTuple):
-    crf: DenseCRF
-    size: tuple[int, int]
-    device: torch.device
+@dataclass
+class LabelPhotos(Dataset):
+    """The photos of pass 1: reading one makes the IR labels of its refs, `<label_dir>/<name>.png`."""
 
-
-@dataclass(frozen=True)
-class LabelMaker(PhotoWork):
-    """Writes `<label_dir>/<name>.png`; thresholds of the response, 0..1: above `foreground`, not above `background`."""
-
+    photos: list[PhotoRefs]
     map_dir: Path
     label_dir: Path
-    foreground: float = 0.3
-    background: float = 0.1
+    foreground: float  # a response above this is sure foreground, 0..1
+    background: float  # one not above this is sure background, 0..1
+    device: torch.device
 
-    def is_finished(self, name: str) -> bool:
-        return label_path(self.label_dir, name).is_file()
+    def __len__(self) -> int:
+        return len(self.photos)
 
-    def prepare(self, photo: np.ndarray, device: torch.device) -> _Prepared:
-        return _Prepared(DenseCRF(torch.from_numpy(photo).to(device)), photo.shape[:2], device)
+    def __getitem__(self, index: int) -> dict[str, str | Exception]:
+        """What became of each ref, see `make_missing`."""
+        path, names = self.photos[index]
+        try:
+            photo = torch.from_numpy(np.array(read_photo(path))).to(self.device)
+            crf = DenseCRF(photo)
+        except REFUSALS as error:
+            return dict.fromkeys(names, error)
+        outcomes: dict[str, str | Exception] = {}
+        for name in names:
+            try:
+                response = torch.from_numpy(read_response(self.map_dir, name, tuple(photo.shape[:2])))
+                label = ir_label(crf, response.to(self.device), self.foreground, self.background)
+                write_label(self.label_dir, name, label.cpu().numpy())
+                outcomes[name] = "made" if (label == FOREGROUND).any() else "empty"
+            except REFUSALS as error:
+                outcomes[name] = error
+        return outcomes
 
-    def make(self, name: str, prepared: _Prepared) -> bool:
-        response = torch.from_numpy(read_response(self.map_dir, name, prepared.size)).to(prepared.device)
-        label = ir_label(prepared.crf, response, self.foreground, self.background)
-        write_label(self.label_dir, name, label.cpu().numpy())
-        return bool((label == FOREGROUND).any())
+
+def make_ir_labels(work: LabelPhotos, work_space: Path, resume: bool, workers: int) -> None:
+    """Make the IR label of every ref or, to resume, of those that have none. UserError if all were refused."""
+    names = [name for _, refs in work.photos for name in refs]
+    made_from = {
+        "conf_fg_thres": work.foreground,
+        "conf_bg_thres": work.background,
+        "ir_label_out_dir": str(work.label_dir.resolve()),
+        "response maps": fingerprint(map_files(work.map_dir, names)),
+    }
+    old = [label_path(work.label_dir, name) for name in names]
+    start_pass(work_space / "cam_to_ir_label.json", made_from, old, resume)
+    make_missing("cam_to_ir_label", work, work.label_dir, workers)
 
 
 def ir_label(crf: DenseCRF, response: torch.Tensor, foreground: float, background: float) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """Dense CRF with two labels: binary label maps pulled to the edges of their photo.
 
 Mean-field inference of Kraehenbuehl and Koltun (NeurIPS 2011), with the permutohedral lattice of Adams et al.
-(Eurographics 2010) as Gaussian filter, as pydensecrf computes it. With two labels one number a pixel suffices, and all
-label maps of a photo are columns of one filter.
+(Eurographics 2010) as its Gaussian filter, as pydensecrf computes it. With two labels one number per pixel is enough,
+and all label maps of a photo are columns of one filter.
 """
 
 import math
@@ -17,12 +17,11 @@ BILATERAL_WEIGHT, BILATERAL_SXY, BILATERAL_SRGB = 10.0, 50.0, 5.0
 
 
 class DenseCRF:
-    """The CRF of one photo, uint8 (H, W, 3), RGB; its lattices are built once, for any number of label maps."""
+    """The CRF of one photo, uint8 (H, W, 3), RGB. Its lattices are built once and serve any number of label maps."""
 
     def __init__(self, photo: torch.Tensor):
-        self.size = photo.shape[:2]
         self.kernels = (
-            (GAUSSIAN_WEIGHT, _gaussian_kernel(*self.size, photo.device)),
+            (GAUSSIAN_WEIGHT, _gaussian_kernel(*photo.shape[:2], photo.device)),
             (BILATERAL_WEIGHT, SymmetricKernel(bilateral_features(photo))),
         )
         # K 1, weighted: with two labels the energy difference is z = u + sum_k w_k (2 K_k q - K_k 1).
@@ -31,11 +30,9 @@ class DenseCRF:
     def __call__(self, labels: torch.Tensor, rounds: int = 10, gt_prob: float = 0.7) -> torch.Tensor:
         """Probability of label 1 after `rounds` mean-field updates.
 
-        labels: bool (H, W, C), C label maps, each believed with probability `gt_prob`. Returns float32 (H, W, C), 0..1;
-        the refined label is `> 0.5`. Raises ValueError for labels of another size than the photo.
+        labels: bool (H, W, C), C label maps, each right with probability `gt_prob`. Returns float32 (H, W, C), 0..1;
+        the refined label is `> 0.5`.
         """
-        if labels.shape[:2] != self.size:
-            raise ValueError(f"labels {tuple(labels.shape)} do not fit the photo {tuple(self.size)}")
         columns = labels.flatten(0, 1).float()  # (N, C)
         unary = math.log(gt_prob / (1 - gt_prob)) * (2 * columns - 1)
         q = torch.sigmoid(unary)
@@ -55,21 +52,19 @@ class SymmetricKernel:
         self.of_ones = self(ones)  # (N, 1)
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
-        """values, result: float32 (N, C)."""
+        """values: float32 (N, C). Returns float32 (N, C)."""
         return self.scale * self.lattice.filter(self.scale * values)
 
 
-def bilateral_features(photo: torch.Tensor) -> torch.Tensor:
-    """Position and colour of every pixel in standard deviations, float32 (5, N)."""
-    height, width, _ = photo.shape
-    position = positions(height, width, photo.device) / BILATERAL_SXY
-    colour = photo.reshape(-1, 3).t().float() / BILATERAL_SRGB
-    return torch.cat([position, colour])  # (5, N)
-
-
-@lru_cache(maxsize=8)  # it depends on the photo's size alone, and data sets have few common sizes
+@lru_cache(maxsize=8)  # it depends on the photo's size alone, and few sizes are common
 def _gaussian_kernel(height: int, width: int, device: torch.device) -> SymmetricKernel:
     return SymmetricKernel(positions(height, width, device) / GAUSSIAN_SXY)
+
+
+def bilateral_features(photo: torch.Tensor) -> torch.Tensor:
+    """Position and colour of every pixel in standard deviations, float32 (5, N). photo: uint8 (H, W, 3)."""
+    position = positions(*photo.shape[:2], photo.device) / BILATERAL_SXY
+    return torch.cat([position, photo.reshape(-1, 3).t().float() / BILATERAL_SRGB])
 
 
 def positions(height: int, width: int, device: torch.device) -> torch.Tensor:

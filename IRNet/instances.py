@@ -1,25 +1,18 @@
 """From displacements to instances, and from walked scores to a mask (IRNet, CVPR 2019, section 5)."""
 
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 NEAR_CENTRE = 2.5  # pixels of the map; closer ones are the cores of instances
 
 
-class Fragment(NamedTuple):
-    """One 4-connected part of an instance."""
-
-    instance: int
-    score: float  # the largest score in it, 0..1; 0 where the fragment is small
-    mask: np.ndarray  # bool (H, W)
-
-
 def find_centroids(displacement: torch.Tensor, iterations: int = 300) -> torch.Tensor:
-    """Where every pixel arrives that follows the displacement again and again.
+    """Where each pixel ends when it follows the displacement again and again.
 
     displacement: float32 (2, h, w), y and x. Returns int64 (2, h, w), coordinates inside the map.
     """
@@ -30,11 +23,11 @@ def find_centroids(displacement: torch.Tensor, iterations: int = 300) -> torch.T
     moving = torch.arange(height * width, device=displacement.device)
     for _ in range(iterations):
         before = position[:, moving]
-        # Positions in float32, the step in float64, as published: rough fields depend on the last bit.
+        # Positions in float32 and steps in float64, as published: on rough fields the last bit matters.
         after = (before + _interpolate(displacement, before)).float()
         after = torch.minimum(after.clamp_(min=0), end)
         position[:, moving] = after
-        moving = moving[(after != before).any(0)]  # who stands still does so for good
+        moving = moving[(after != before).any(0)]  # a pixel that stands still stays there
         if not len(moving):
             break
     return position.round().long().view(2, height, width)
@@ -54,15 +47,15 @@ def _interpolate(field: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
     )
 
 
-def cluster(displacement: torch.Tensor, centroids: torch.Tensor) -> np.ndarray:
-    """Every pixel's instance, int64 (h, w), numbered from 0: the core that its centroid lies in (none is one, too)."""
+def cluster(displacement: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
+    """Each pixel's instance, int64 (h, w), numbered from 0: the core that its centroid lies in, or "outside any"."""
     cores, _ = ndimage.label((displacement.norm(dim=0) < NEAR_CENTRE).cpu().numpy())
-    at_centroid = cores[tuple(centroids.cpu().numpy())]
-    return np.unique(at_centroid, return_inverse=True)[1].reshape(at_centroid.shape)
+    at_centroid = torch.from_numpy(cores).to(centroids.device)[tuple(centroids)]
+    return at_centroid.unique(return_inverse=True)[1]
 
 
 def instance_seeds(response: torch.Tensor, instances: torch.Tensor) -> torch.Tensor:
-    """One map an instance: the response where it is, 0 elsewhere; only instances with any response.
+    """One map per instance that has any response: the response inside the instance, 0 elsewhere.
 
     response: float (h, w), at least 0. instances: int64 (h, w). Returns float (K, h, w).
     """
@@ -71,23 +64,22 @@ def instance_seeds(response: torch.Tensor, instances: torch.Tensor) -> torch.Ten
 
 
 def upsample_scores(walked: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """walked: float (K, h, w) at stride 4. Returns float32 (K, H, W), divided by the maximum over everything.
+    """walked: float (K, h, w) at stride 4. Returns float32 (K, H, W), divided by their common maximum.
 
-    All 0 where nothing is positive, which the published code turns into a mask of the whole photo.
+    All 0 if nothing is positive; the published code makes a mask of the whole photo then.
     """
-    height, width = size
     if not len(walked):
-        return torch.zeros(0, height, width, device=walked.device)
+        return torch.zeros(0, *size, device=walked.device)
     scores = F.interpolate(walked.float()[None], scale_factor=4, mode="bilinear", align_corners=False)[0]
-    scores = scores[:, :height, :width]
+    scores = scores[:, : size[0], : size[1]]
     largest = scores.max()
     return scores / largest if largest > 0 else torch.zeros_like(scores)
 
 
 def strongest(scores: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Where every instance is foreground and stronger than the others (the first of equals).
+    """Where each instance is foreground and the strongest one (the first of equals).
 
-    scores: float32 (K, H, W), 0..1. Returns bool (K, H, W); its union is where any score exceeds the threshold.
+    scores: float32 (K, H, W), 0..1. Returns bool (K, H, W); their union is where any score exceeds the threshold.
     """
     if not len(scores):
         return scores > threshold
@@ -96,16 +88,19 @@ def strongest(scores: torch.Tensor, threshold: float) -> torch.Tensor:
     return (instance == numbers) & (best > threshold)
 
 
-def fragments(scores: np.ndarray, masks: np.ndarray, smallest: float) -> list[Fragment]:
-    """The connected parts of every instance, in scan order within it.
+def connected_parts(scores: np.ndarray, masks: np.ndarray, smallest: float) -> list[dict[str, Any]]:
+    """The 4-connected parts of every instance in scan order, with COCO's compressed run lengths as `segmentation`.
 
-    scores: float32 (K, H, W), 0..1. masks: bool (K, H, W). Parts of fewer than `smallest` pixels get the score 0.
+    scores: float32 (K, H, W), 0..1. masks: bool (K, H, W). A part's `score` is the largest in it, or 0 if the part has
+    fewer than `smallest` pixels; its `instance` is one of 0..K - 1.
     """
     found = []
     for instance, (score, mask) in enumerate(zip(scores, masks, strict=True)):
         parts, count = ndimage.label(mask)
         for number in range(1, count + 1):
             part = parts == number
-            best = float(score[part].max()) if part.sum() >= smallest else 0.0
-            found.append(Fragment(instance, best, part))
+            best = round(float(score[part].max()), 6) if part.sum() >= smallest else 0.0
+            run_lengths = coco_mask.encode(np.asfortranarray(part.astype(np.uint8)))
+            segmentation = {"size": run_lengths["size"], "counts": run_lengths["counts"].decode()}
+            found.append({"segmentation": segmentation, "score": best, "instance": instance})
     return found

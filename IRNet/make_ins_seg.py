@@ -1,98 +1,154 @@
 """Pass 3: from response maps to pseudo masks, with the trained network's edges and displacements."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pycocotools import mask as coco_mask
+from torch.utils.data import Dataset
 
-from dataset.artifacts import instances_path, mask_path, write_instances, write_mask
-from IRNet.checkpoint import load_network
-from IRNet.images import normalise
-from IRNet.instances import Fragment, cluster, find_centroids, fragments, instance_seeds, strongest, upsample_scores
+from dataset.artifacts import (
+    BACKGROUND,
+    FOREGROUND,
+    UNKNOWN,
+    instances_path,
+    label_path,
+    mask_path,
+    read_label,
+    read_mask,
+    write_instances,
+    write_mask,
+)
+from dataset.photos import read_photo
+from IRNet.data import REFUSALS, PhotoRefs, make_missing, map_files, normalise, read_response
+from IRNet.instances import cluster, connected_parts, find_centroids, instance_seeds, strongest, upsample_scores
 from IRNet.network import EdgeDisplacement
-from IRNet.passes import PhotoWork, read_response
-from IRNet.walk import random_walk
+from IRNet.random_walk import random_walk
+from IRNet.resume import fingerprint, start_pass
+from utils.distributed import all_gather, is_main, shard
+from utils.errors import UserError
+from utils.files import write_json
+from utils.log import log
+from utils.pictures import contact_sheet, heat_overlay, mask_overlay, save_png, spread
 
-SMALL_FRAGMENT = 0.01  # of the photo; smaller ones keep their place in the mask and get the score 0
-
-
-class PhotoStructure(NamedTuple):
-    """What the network finds in a photo of H x W pixels, at stride 4."""
-
-    edge: torch.Tensor  # float32 (h, w), 0..1
-    instances: torch.Tensor  # int64 (h, w), numbered from 0
-    size: tuple[int, int]  # H, W
+SMALL_PART = 0.01  # of the photo; smaller ones keep their place in the mask and get the score 0
+SHOWN = 48  # refs on the contact sheet
+LABEL_COLOURS = np.zeros((256, 3), dtype=np.uint8)
+LABEL_COLOURS[[BACKGROUND, FOREGROUND, UNKNOWN]] = (30, 30, 30), (255, 255, 255), (128, 128, 160)
 
 
 @dataclass
-class MaskMaker(PhotoWork):
-    """Writes `<mask_dir>/<name>.png`, and `<name>.json` where instances are wanted; see `pseudo_scores`."""
+class MaskPhotos(Dataset):
+    """The photos of pass 3: reading one makes the pseudo masks of its refs, `<mask_dir>/<name>.png`."""
 
+    photos: list[PhotoRefs]
+    network: EdgeDisplacement  # in evaluation mode, on `device`
     map_dir: Path
     mask_dir: Path
-    checkpoint: Path
-    beta: float = 10
-    exp_times: int = 8
-    threshold: float = 0.25
-    save_instances: bool = False
+    beta: float  # the walk, see `random_walk`
+    exp_times: int
+    threshold: float  # foreground where the score exceeds this, 0..1
+    save_instances: bool  # as `<mask_dir>/<name>.json`, too
+    device: torch.device
 
-    @cached_property
-    def network(self) -> EdgeDisplacement:
-        return load_network(self.checkpoint)
+    def __len__(self) -> int:
+        return len(self.photos)
 
-    def is_finished(self, name: str) -> bool:
-        paths = [mask_path, instances_path] if self.save_instances else [mask_path]
-        return all(path(self.mask_dir, name).is_file() for path in paths)
+    def __getitem__(self, index: int) -> dict[str, str | Exception]:
+        """What became of each ref, see `make_missing`."""
+        path, names = self.photos[index]
+        try:
+            photo = np.asarray(read_photo(path))
+            edge, displacement = self.network.detect(torch.from_numpy(normalise(photo)).to(self.device).movedim(2, 0))
+            instances = cluster(displacement, find_centroids(displacement))
+        except REFUSALS as error:
+            return dict.fromkeys(names, error)
+        outcomes: dict[str, str | Exception] = {}
+        for name in names:
+            try:
+                response = torch.from_numpy(read_response(self.map_dir, name, photo.shape[:2])).to(self.device)
+                scores = pseudo_scores(response, edge, instances, self.beta, self.exp_times)
+                masks = strongest(scores, self.threshold)
+                mask = masks.any(dim=0).cpu().numpy()
+                if self.save_instances:  # before the mask, whose presence means that the ref is finished
+                    parts = connected_parts(scores.cpu().numpy(), masks.cpu().numpy(), SMALL_PART * mask.size)
+                    write_instances(self.mask_dir, name, parts)
+                write_mask(self.mask_dir, name, mask)
+                outcomes[name] = "made" if mask.any() else "empty"
+            except REFUSALS as error:
+                outcomes[name] = error
+        return outcomes
 
-    def prepare(self, photo: np.ndarray, device: torch.device) -> PhotoStructure:
-        return find_structure(self.network.to(device), photo, device)
 
-    def make(self, name: str, prepared: PhotoStructure) -> bool:
-        response = read_response(self.map_dir, name, prepared.size)
-        scores = pseudo_scores(torch.from_numpy(response).to(prepared.edge.device), prepared, self.beta, self.exp_times)
-        masks = strongest(scores, self.threshold)
-        mask = masks.any(dim=0).cpu().numpy()
-        if self.save_instances:  # before the mask, which says that the ref is finished
-            write_instances(self.mask_dir, name, _as_coco(scores, masks))
-        instances = int(masks.flatten(1).any(dim=1).sum())
-        write_mask(self.mask_dir, name, mask, _facts(mask, response, instances))
-        return bool(mask.any())
+def make_pseudo_masks(work: MaskPhotos, checkpoint: Path, work_space: Path, resume: bool, workers: int) -> None:
+    """Make the mask of every ref or, to resume, of those that have none. UserError if all were refused.
+
+    checkpoint: where the network came from.
+    """
+    names = [name for _, refs in work.photos for name in refs]
+    made_from = {
+        "beta": work.beta,
+        "exp_times": work.exp_times,
+        "ins_seg_bg_thres": work.threshold,
+        "save_instances": work.save_instances,
+        "ins_seg_out_dir": str(work.mask_dir.resolve()),
+        "response maps": fingerprint(map_files(work.map_dir, names)),
+        "checkpoint": fingerprint([checkpoint]),
+    }
+    old = [path(work.mask_dir, name) for name in names for path in (mask_path, instances_path)]
+    start_pass(work_space / "make_ins_seg.json", made_from, old, resume)
+    make_missing("make_ins_seg", work, work.mask_dir, workers)
 
 
-def find_structure(network: EdgeDisplacement, photo: np.ndarray, device: torch.device) -> PhotoStructure:
-    """photo: uint8 (H, W, 3), RGB. device: the network's."""
-    edge, displacement = network.detect(torch.from_numpy(normalise(photo)).to(device).permute(2, 0, 1))
-    instances = cluster(displacement, find_centroids(displacement))
-    return PhotoStructure(edge, torch.from_numpy(instances).to(edge.device), photo.shape[:2])
-
-
-def pseudo_scores(response: torch.Tensor, structure: PhotoStructure, beta: float, exp_times: int) -> torch.Tensor:
+def pseudo_scores(
+    response: torch.Tensor, edge: torch.Tensor, instances: torch.Tensor, beta: float, exp_times: int
+) -> torch.Tensor:
     """How strongly every pixel belongs to every instance that the response touches.
 
-    response: float32 (H, W), at least 0. Returns float32 (K, H, W) with maximum 1, or all 0, or K = 0.
+    response: float32 (H, W), at least 0. At stride 4, edge: float32 (h, w), 0..1; instances: int64 (h, w), from 0 on.
+    Returns float32 (K, H, W) with maximum 1, or all 0, or K = 0.
     """
-    size = structure.edge.shape
-    small = F.interpolate(response[None, None], size=size, mode="bilinear", align_corners=True)[0, 0]
-    seeds = instance_seeds(small, structure.instances)
-    return upsample_scores(random_walk(seeds, structure.edge, beta, exp_times), structure.size)
+    small = F.interpolate(response[None, None], size=edge.shape, mode="bilinear", align_corners=True)[0, 0]
+    return upsample_scores(random_walk(instance_seeds(small, instances), edge, beta, exp_times), response.shape)
 
 
-def _facts(mask: np.ndarray, response: np.ndarray, instances: int) -> dict[str, float]:
-    inside = float(response[mask].mean()) if mask.any() else 0.0
-    return {"covered": round(float(mask.mean()), 6), "instances": instances, "mean_response": round(inside, 6)}
+def show_pseudo_masks(work: MaskPhotos, label_dir: Path | None, work_space: Path) -> None:
+    """Write `pseudo_masks.json`, which counts the masks that exist, and the contact sheet `pseudo_masks.png`.
+
+    Every process reads its part of the masks; the main process writes. `mean_covered` is the share of a photo that its
+    mask covers, 0..1, on average.
+    """
+    refs = [(path, name) for path, names in work.photos for name in names]
+    masked = [(path, name) for path, name in refs if mask_path(work.mask_dir, name).is_file()]
+    shares = [float(read_mask(work.mask_dir, name).mean()) for _, name in shard(masked)]
+    shares = sorted(sum(all_gather(shares), []))  # sorted: the number of processes does not show in the mean
+    if is_main():
+        mean = round(float(np.mean(shares)), 6) if shares else None
+        summary = {"listed": len(refs), "masks": len(masked), "empty": shares.count(0), "mean_covered": mean}
+        write_json(work_space / "pseudo_masks.json", summary, indent=1)
+        draw_contact_sheet(work_space / "pseudo_masks.png", masked, work.map_dir, label_dir, work.mask_dir)
+        log(f"make_ins_seg: {work_space}/pseudo_masks.json and .png show the pseudo masks")
 
 
-def _as_coco(scores: torch.Tensor, masks: torch.Tensor) -> list[dict]:
-    smallest = SMALL_FRAGMENT * scores[0].numel() if len(scores) else 0
-    return [_fragment_as_coco(part) for part in fragments(scores.cpu().numpy(), masks.cpu().numpy(), smallest)]
+def draw_contact_sheet(
+    path: Path, refs: list[tuple[Path, str]], map_dir: Path, label_dir: Path | None, mask_dir: Path
+) -> None:
+    """Draw photo, response map, IR label (black if there is none) and mask of at most `SHOWN` refs; nothing if none.
 
-
-def _fragment_as_coco(fragment: Fragment) -> dict:
-    run_lengths = coco_mask.encode(np.asfortranarray(fragment.mask.astype(np.uint8)))
-    segmentation = {"size": run_lengths["size"], "counts": run_lengths["counts"].decode()}
-    return {"segmentation": segmentation, "score": round(fragment.score, 6), "instance": fragment.instance}
+    refs: photo and name of each; those shown are spread evenly over them.
+    """
+    rows = []
+    for photo_path, name in spread(refs, SHOWN):
+        try:
+            photo = np.asarray(read_photo(photo_path))
+            response = read_response(map_dir, name, photo.shape[:2])
+            mask = read_mask(mask_dir, name, photo.shape[:2])
+        except UserError:  # its map or photo was removed or changed since the mask was made
+            continue
+        label = np.zeros_like(photo)
+        if label_dir is not None and label_path(label_dir, name).is_file():
+            label = LABEL_COLOURS[read_label(label_dir, name)]
+        rows.append([photo, heat_overlay(photo, response), label, mask_overlay(photo, mask)])
+    if rows:
+        save_png(path, contact_sheet(rows, across=4, headings=["photo", "response map", "IR label", "pseudo mask"]))

@@ -1,29 +1,45 @@
 """The network of IRNet (CVPR 2019): class boundaries and displacements to instance centres from a frozen ResNet."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torchvision.models import ResNet50_Weights, resnet50
+from torchvision.models.resnet import BasicBlock
 
-from IRNet.backbone import Backbone, build_backbone
+from utils.checkpoint import fill, load_checkpoint
+from utils.errors import UserError
 
+BACKBONES = ("resnet50", "resnet-toy")
 EDGE_UPSAMPLING = (1, 1, 2, 4, 4)
 STRIDE = 4  # of both outputs
+HINT = "make it with --train_irn_pass True"
+TOY_WEIGHTS = Path(__file__).parent.parent / "toy" / "resnet.pt"
 
 
 class EdgeOutput(NamedTuple):
-    """What the network says of B photos, at stride 4: (h, w) = ((H - 1) // 4 + 1, (W - 1) // 4 + 1)."""
+    """The network's outputs for B photos at stride 4: (h, w) = ((H - 1) // 4 + 1, (W - 1) // 4 + 1)."""
 
     edge_logits: torch.Tensor  # (B, 1, h, w)
     displacement: torch.Tensor  # (B, 2, h, w): y and x, in pixels of this map, mean not subtracted
 
 
-def normed(inputs: int, outputs: int, groups: int, upsampling: int = 1) -> nn.Sequential:
-    """1 x 1 convolution, group norm, bilinear upsampling, ReLU."""
-    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 1, bias=False), nn.GroupNorm(groups, outputs)]
-    if upsampling > 1:
-        layers.append(nn.Upsample(scale_factor=upsampling, mode="bilinear", align_corners=False))
-    return nn.Sequential(*layers, nn.ReLU())
+class Backbone(nn.Module):
+    """A ResNet as five stages: its stem and its four layers, with the channels of each."""
+
+    def __init__(self, stem: nn.Module, layers: Sequence[nn.Module], channels: tuple[int, ...]):
+        super().__init__()
+        self.stem, self.layers, self.channels = stem, nn.ModuleList(layers), channels
+
+    def forward(self, photos: torch.Tensor) -> list[torch.Tensor]:
+        """photos: (B, 3, H, W). Returns x1..x5 at strides 4, 4, 8, 16, 16."""
+        stages = [self.stem(photos)]
+        for layer in self.layers:
+            stages.append(layer(stages[-1]))
+        return stages
 
 
 class EdgeBranch(nn.Module):
@@ -39,7 +55,7 @@ class EdgeBranch(nn.Module):
     def forward(self, stages: list[torch.Tensor]) -> torch.Tensor:
         """stages: x1..x5, (B, C_i, H_i, W_i). Returns (B, 1, h, w)."""
         size = stages[1].shape[-2:]
-        maps = [_cut(level(stage), size) for level, stage in zip(self.levels, stages, strict=True)]
+        maps = [cut(level(stage), size) for level, stage in zip(self.levels, stages, strict=True)]
         return self.logit(torch.cat(maps, dim=1))
 
 
@@ -57,8 +73,21 @@ class DisplacementBranch(nn.Module):
         """stages: x1..x5, (B, C_i, H_i, W_i). Returns (B, 2, h, w)."""
         fine, coarse = stages[1].shape[-2:], stages[2].shape[-2:]
         d1, d2, *deep = (level(stage) for level, stage in zip(self.levels, stages, strict=True))
-        merged = self.deep(torch.cat([_cut(d, coarse) for d in deep], dim=1))
-        return self.merge(torch.cat([d1, d2, _cut(merged, fine)], dim=1))
+        merged = self.deep(torch.cat([cut(d, coarse) for d in deep], dim=1))
+        return self.merge(torch.cat([d1, d2, cut(merged, fine)], dim=1))
+
+
+def normed(inputs: int, outputs: int, groups: int, upsampling: int = 1) -> nn.Sequential:
+    """1 x 1 convolution, group norm, bilinear upsampling, ReLU."""
+    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 1, bias=False), nn.GroupNorm(groups, outputs)]
+    if upsampling > 1:
+        layers.append(nn.Upsample(scale_factor=upsampling, mode="bilinear", align_corners=False))
+    return nn.Sequential(*layers, nn.ReLU())
+
+
+def cut(maps: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    """The top left of maps (..., H, W), (..., *size)."""
+    return maps[..., : size[0], : size[1]]
 
 
 class EdgeDisplacement(nn.Module):
@@ -73,7 +102,7 @@ class EdgeDisplacement(nn.Module):
 
     def train(self, mode: bool = True) -> "EdgeDisplacement":
         super().train(mode)
-        self.backbone.eval()  # its batch norms use the statistics they came with, always
+        self.backbone.eval()  # its batch norms always use the statistics they came with
         return self
 
     def forward(self, photos: torch.Tensor) -> EdgeOutput:
@@ -97,9 +126,69 @@ class EdgeDisplacement(nn.Module):
 
 
 def build_network(backbone: str, pretrained: bool = False) -> EdgeDisplacement:
-    """A new network; raises UserError where `backbone` is unknown or its weights cannot be fetched."""
-    return EdgeDisplacement(build_backbone(backbone, pretrained))
+    """A new network on `resnet50` or `resnet-toy`.
+
+    With `pretrained` the backbone has torchvision's ImageNet weights, or those that `toy.make_clip` trained; else
+    random ones. UserError if `backbone` is unknown or its weights cannot be had.
+    """
+    if backbone == "resnet50":
+        return EdgeDisplacement(_resnet50(pretrained))
+    if backbone == "resnet-toy":
+        toy = toy_backbone()
+        if pretrained:
+            hint = "make it with: bash scripts/make_toy_clip.sh"
+            fill(toy, load_checkpoint(TOY_WEIGHTS, hint), TOY_WEIGHTS, hint)
+        return EdgeDisplacement(toy)
+    raise UserError(f"there is no backbone '{backbone}'; choose one of {', '.join(BACKBONES)}")
 
 
-def _cut(maps: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    return maps[..., : size[0], : size[1]]
+def _resnet50(pretrained: bool) -> Backbone:
+    weights = ResNet50_Weights.IMAGENET1K_V1 if pretrained else None
+    try:
+        resnet = resnet50(weights=weights)
+    except (OSError, RuntimeError) as error:  # no network (urllib's errors are OSErrors); a wrong hash
+        file = ResNet50_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
+        raise UserError(
+            f"cannot download the ImageNet weights of ResNet-50 ({error}); "
+            f"put {file} into {torch.hub.get_dir()}/checkpoints"
+        ) from None
+    for module in resnet.layer4[0].modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)  # the last stage keeps its input's resolution, without dilation
+    stem = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool)
+    return Backbone(stem, [resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4], (64, 256, 512, 1024, 2048))
+
+
+def toy_backbone() -> Backbone:
+    """The same strides with one narrow block per layer, for the toy world."""
+    channels, strides = (48, 48, 96, 144, 144), (1, 2, 2, 1)
+    stem = nn.Sequential(
+        nn.Conv2d(3, channels[0], 7, stride=2, padding=3, bias=False),
+        nn.BatchNorm2d(channels[0]),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    )
+    layers = []
+    for (inputs, outputs), stride in zip(pairwise(channels), strides, strict=True):
+        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        layers.append(BasicBlock(inputs, outputs, stride, shortcut if inputs != outputs else None))
+    return Backbone(stem, layers, channels)
+
+
+def read_checkpoint(path: Path, hint: str) -> dict[str, Any]:
+    """A checkpoint of IRNet: `backbone` (a name), `network` (a state dict) and, of an unfinished training, its state.
+
+    UserError with `hint` if it is absent, damaged or something else.
+    """
+    content = load_checkpoint(path, hint)
+    if not {"backbone", "network"} <= content.keys() or not isinstance(content["network"], dict):
+        raise UserError(f"{path} is not a checkpoint of IRNet; {hint}")
+    return content
+
+
+def load_network(path: Path) -> EdgeDisplacement:
+    """The trained network of a checkpoint, in evaluation mode, on the CPU; UserError if it cannot be loaded."""
+    content = read_checkpoint(path, HINT)
+    network = build_network(content["backbone"])
+    fill(network, content["network"], path, HINT)
+    return network.eval()

@@ -1,175 +1,172 @@
-"""Pass 2: train the two branches on the IR labels, then measure the mean displacement. On one device.
+"""Pass 2: train the two branches on the IR labels, then measure the mean displacement.
 
-A batch's losses divide by counts over all its pairs, and the whole training takes minutes on a GPU: the other
-processes of a run wait, and what comes out does not depend on how many there are.
+Several processes share every batch and divide by the pairs of all of them, so they end where one process does.
 """
 
-from dataclasses import dataclass, replace
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import SGD, Optimizer
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from IRNet.checkpoint import read_checkpoint, save_checkpoint
-from IRNet.data import PlainSet, TrainingItem, TrainingSet, collate, list_refused
-from IRNet.losses import AffinityDisplacementLoss
-from IRNet.network import STRIDE, EdgeDisplacement, build_network
-from IRNet.processes import threads
-from utils.checkpoint import fill
-from utils.distributed import usable_cores
-from utils.errors import UserError, reason
-from utils.log import say
+from dataset.artifacts import label_path
+from IRNet.data import Crops, PhotoRefs
+from IRNet.losses import RADIUS, affinity_displacement_losses
+from IRNet.network import STRIDE, EdgeDisplacement, build_network, read_checkpoint
+from IRNet.resume import START_OVER, fingerprint, start_pass
+from utils.checkpoint import fill, save_checkpoint
+from utils.distributed import all_gather, barrier, is_main, shard, usable_cores, world_size
+from utils.errors import UserError
+from utils.log import log
 
-# Kept quirk: the published optimiser takes its weight decay for the momentum too, so there is practically none.
-MOMENTUM = 1e-4
-DECAY_EXPONENT = 0.9
-DISPLACEMENT_RATE = 10  # the displacement branch's rate, in units of the edge branch's
+# A source needs room for the radius below it and on both sides: a smaller crop has no pair. In photo pixels.
+SMALLEST_CROP = STRIDE * (2 * RADIUS - 1)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to train. learning_rate: the edge branch's at the start. crop_size: in photo pixels, a multiple of 4."""
+    """How to train. batch_size: of all processes together. crop_size: in photo pixels, a multiple of 4."""
 
-    epochs: int = 3
-    batch_size: int = 32
-    crop_size: int = 512
-    learning_rate: float = 0.1
-    weight_decay: float = 1e-4
-    radius: int = 10
-    seed: int = 0
-    workers: int = 0
-
-    def loader(self, dataset: Dataset, order: list[int] | None = None) -> DataLoader:
-        """Batches in this order, without the last one where it is not full."""
-        return DataLoader(
-            dataset,
-            self.batch_size,
-            sampler=order,
-            num_workers=min(self.workers, usable_cores()),
-            collate_fn=collate,
-            drop_last=True,
-        )
+    backbone: str
+    epochs: int
+    batch_size: int
+    crop_size: int
+    learning_rate: float  # the edge branch's at the start
+    weight_decay: float
+    seed: int
 
 
-# A source needs room for the radius below it and on both sides: in a smaller crop there is no pair. In photo pixels.
-SMALLEST_CROP = STRIDE * (2 * Schedule.radius - 1)
-
-
-class Trainer:
-    """Network, optimiser and place in the schedule; `state` and `restore` let an interrupted training go on."""
-
-    def __init__(self, network: EdgeDisplacement, schedule: Schedule, items: int):
-        self.network = network.train()
-        self.criterion = AffinityDisplacementLoss(schedule.radius)
-        self.rates = (schedule.learning_rate, schedule.learning_rate * DISPLACEMENT_RATE)
-        branches = (network.edge_branch, network.displacement_branch)
-        groups = [{"params": list(branch.parameters())} for branch in branches]
-        self.optimizer = torch.optim.SGD(
-            groups, lr=self.rates[0], momentum=MOMENTUM, weight_decay=schedule.weight_decay
-        )
-        self.total_steps = items // schedule.batch_size * schedule.epochs
-        self.step_count = 0
-
-    def step(self, photos: torch.Tensor, label: torch.Tensor) -> dict[str, torch.Tensor]:
-        """One update; returns the losses by name. photos: (B, 3, S, S). label: uint8 (B, S / 4, S / 4)."""
-        factor = (1 - self.step_count / self.total_steps) ** DECAY_EXPONENT
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-        losses = self.criterion(*self.network(photos), label)
-        self.optimizer.zero_grad()
-        losses["total"].backward()
-        self.optimizer.step()
-        self.step_count += 1
-        return {name: loss.detach() for name, loss in losses.items()}
-
-    def state(self) -> dict[str, Any]:
-        """What besides the network's tensors an interrupted training needs to go on, for `restore`."""
-        return {"optimizer": self.optimizer.state_dict(), "step": self.step_count}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken. A state that is none raises almost anything."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step_count = int(state["step"])
-
-
-def train(
-    backbone: str,
-    items: list[TrainingItem],
+def train_irn(
+    photos: list[PhotoRefs],
     label_dir: Path,
     checkpoint: Path,
     schedule: Schedule,
+    work_space: Path,
+    resume: bool,
     device: torch.device,
+    workers: int,
 ) -> None:
-    """Train on `items` and write `checkpoint`; goes on where an interrupted training's last epoch ended."""
+    """Train on the IR labels that exist and write `checkpoint`; a batch has at most as many crops as there are labels.
+
+    To resume, a finished checkpoint is kept, and an unfinished training goes on after its last epoch.
+    """
+    refs = [(name, path) for path, names in photos for name in names]
+    items = [(name, path) for name, path in refs if label_path(label_dir, name).is_file()]
+    schedule = replace(schedule, batch_size=min(schedule.batch_size, len(items)))
+    if not items:
+        raise UserError(f"{label_dir} holds no IR label of --train_list; run --cam_to_ir_label_pass True")
+    if schedule.batch_size < world_size():
+        raise UserError(f"{world_size()} processes cannot share a batch of {schedule.batch_size}; use fewer GPUs")
+    if len(items) < len(refs):
+        log(f"train_irn: {len(refs) - len(items)} refs have no IR label and are left out")
     part = checkpoint.with_name(f"{checkpoint.name}.part")
+    labels = fingerprint(label_path(label_dir, name) for name, _ in items)
+    made_from = asdict(schedule) | {"irn_weights_name": checkpoint.name, "IR labels": labels}
+    start_pass(work_space / "train_irn.json", made_from, [checkpoint, part], resume)
+    if checkpoint.is_file():
+        log(f"train_irn: {checkpoint} is finished and kept")
+    else:
+        network = train(items, label_dir, part, schedule, device, workers)
+        if is_main():
+            save_checkpoint(checkpoint, {"backbone": schedule.backbone, "network": network.state_dict()})
+    if is_main():
+        part.unlink(missing_ok=True)
+    barrier()
+
+
+def train(
+    items: list[tuple[str, Path]], label_dir: Path, part: Path, schedule: Schedule, device: torch.device, workers: int
+) -> EdgeDisplacement:
+    """Train on `items`, name and photo of each ref. `part` holds an unfinished training, or will."""
     torch.manual_seed(schedule.seed)
-    network = build_network(backbone, pretrained=not part.is_file())
-    trainer = Trainer(network.to(device), schedule, len(items))
-    identity = [backbone, str(replace(schedule, workers=0)), len(items)]
-    done = _resume(part, network, trainer, identity)
-    # The other half is for the loader: threads that outnumber the free cores wait for each other most of the time.
-    with threads(max(1, usable_cores() // 2)):
-        for epoch in range(done, schedule.epochs):
-            _train_one_epoch(trainer, items, label_dir, schedule, epoch, device)
-            save_checkpoint(part, backbone, network, {**trainer.state(), "epoch": epoch + 1, "identity": identity})
-        network.mean_displacement.copy_(mean_displacement(network.eval(), items, schedule, device))
-    save_checkpoint(checkpoint, backbone, network)
-    part.unlink(missing_ok=True)
+    network = build_network(schedule.backbone, pretrained=not part.is_file()).to(device).train()
+    optimizer = build_optimizer(network, schedule.learning_rate, schedule.weight_decay)
+    done = 0
+    if part.is_file():
+        content = read_checkpoint(part, START_OVER)
+        fill(network, content["network"], part, START_OVER)
+        optimizer.load_state_dict(content["optimizer"])
+        done = content["epoch"]
+        log(f"train_irn: resuming after epoch {done}")
+    model = DistributedDataParallel(network) if world_size() > 1 else network
+    # The other half is for the loader: threads that outnumber the free cores mostly wait for each other.
+    torch.set_num_threads(max(1, usable_cores() // 2))
+    for epoch in range(done, schedule.epochs):
+        order = list(range(len(items)))
+        Random(f"{schedule.seed}/{epoch}").shuffle(order)
+        crops = Crops(items, label_dir, schedule.crop_size, schedule.seed, epoch)
+        loader = batch_loader(crops, order, schedule.batch_size, workers)
+        train_one_epoch(model, optimizer, loader, epoch, schedule.epochs, device)
+        if is_main():
+            content = {"backbone": schedule.backbone, "network": network.state_dict()}
+            save_checkpoint(part, content | {"optimizer": optimizer.state_dict(), "epoch": epoch + 1})
+    plain = Crops(items, label_dir, schedule.crop_size, schedule.seed, epoch=None)
+    loader = batch_loader(plain, list(range(len(items))), schedule.batch_size, workers)
+    network.mean_displacement.copy_(mean_displacement(network.eval(), loader, schedule.batch_size, device))
+    return network
 
 
-def _train_one_epoch(
-    trainer: Trainer, items: list[TrainingItem], label_dir: Path, schedule: Schedule, epoch: int, device: torch.device
+def build_optimizer(network: EdgeDisplacement, learning_rate: float, weight_decay: float) -> SGD:
+    """SGD over the two branches. learning_rate: the edge branch's at the start, kept as each group's `initial_lr`."""
+    rates = {network.edge_branch: learning_rate, network.displacement_branch: learning_rate * 10}
+    groups = [{"params": list(b.parameters()), "lr": rate, "initial_lr": rate} for b, rate in rates.items()]
+    # Kept quirk: the published optimiser takes its weight decay, 1e-4, for the momentum too: there is practically none.
+    return SGD(groups, momentum=1e-4, weight_decay=weight_decay)
+
+
+def batch_loader(crops: Crops, order: list[int], batch_size: int, workers: int) -> DataLoader:
+    """This process's part of every batch of `order`; the last one is left out if it is not full."""
+    starts = range(0, len(order) - batch_size + 1, batch_size)
+    batches = [shard(order[start : start + batch_size]) for start in starts]
+    return DataLoader(crops, batch_sampler=batches, num_workers=min(workers, usable_cores()))
+
+
+def train_one_epoch(
+    model: nn.Module, optimizer: Optimizer, loader: DataLoader, epoch: int, epochs: int, device: torch.device
 ) -> None:
-    dataset = TrainingSet(items, label_dir, schedule.crop_size, schedule.seed, epoch)
-    order = list(range(len(items)))
-    Random(f"{schedule.seed}/{epoch}").shuffle(order)
-    sums: dict[str, torch.Tensor] = {}
-    title = f"train_irn, epoch {epoch + 1}/{schedule.epochs}"
-    loader = schedule.loader(dataset, order)
-    batches = list_refused(tqdm(loader, title, unit="step", disable=None))
-    for photos, label in batches:
-        for name, loss in trainer.step(photos.to(device), label.to(device)).items():
-            sums[name] = sums.get(name, 0) + loss / len(loader)
-    if not sums:
-        raise UserError("train_irn: no IR label could be used; the lines above say why")
-    losses = {name: float(total) for name, total in sums.items()}
-    say(" ".join([title, *(f"{name} {loss:.4f}" for name, loss in losses.items())]))
-    if not np.isfinite(losses["total"]):
+    """Train on every batch once and log the mean losses; UserError if the training diverges."""
+    title = f"train_irn, epoch {epoch + 1}/{epochs}"
+    sums: Counter = Counter()
+    for step, (photos, label) in enumerate(tqdm(loader, title, unit="step", disable=None if is_main() else True)):
+        progress = (epoch + step / len(loader)) / epochs
+        sums.update(train_step(model, optimizer, progress, photos.to(device), label.to(device)))
+    everyones = all_gather({name: float(total) / len(loader) for name, total in sums.items()})
+    losses = {name: sum(own[name] for own in everyones) for name in sums}
+    log(" ".join([title, *(f"{name} {loss:.4f}" for name, loss in losses.items())]))
+    if not math.isfinite(losses["total"]):
         raise UserError("the training diverged (its loss is not finite); give a lower --irn_learning_rate")
 
 
+def train_step(
+    model: nn.Module, optimizer: Optimizer, progress: float, photos: Tensor, label: Tensor
+) -> dict[str, Tensor]:
+    """One update at `progress`, 0..1, of the training; returns this process's losses by name.
+
+    photos: (B, 3, S, S). label: uint8 (B, S / 4, S / 4).
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * (1 - progress) ** 0.9
+    losses = affinity_displacement_losses(*model(photos), label)
+    optimizer.zero_grad()
+    (losses["total"] * world_size()).backward()  # DistributedDataParallel averages gradients that are to be summed
+    optimizer.step()
+    return {name: loss.detach() for name, loss in losses.items()}
+
+
 @torch.no_grad()
-def mean_displacement(
-    network: EdgeDisplacement, items: list[TrainingItem], schedule: Schedule, device: torch.device
-) -> torch.Tensor:
-    """The mean over pixels and photos of a batch, then over batches; float32 (2,), y and x."""
-    loader = schedule.loader(PlainSet(items, schedule.crop_size))
-    means = [
-        network(photos.to(device)).displacement.mean(dim=(0, 2, 3))
-        for (photos,) in list_refused(tqdm(loader, "train_irn, mean displacement", unit="batch", disable=None))
-    ]
-    if not means:
-        raise UserError("train_irn: no photo of the list could be read")
-    return torch.stack(means).mean(dim=0)
+def mean_displacement(network: nn.Module, loader: DataLoader, batch_size: int, device: torch.device) -> Tensor:
+    """The mean over pixels and photos of a batch, then over batches; float32 (2,), y and x.
 
-
-def _resume(part: Path, network: EdgeDisplacement, trainer: Trainer, identity: list) -> int:
-    """Take up an interrupted training, if there is one; returns the number of its finished epochs."""
-    if not part.is_file():
-        return 0
-    cure = "remove it to start afresh"
-    content = read_checkpoint(part, cure)
-    if content.get("identity") != identity:
-        raise UserError(f"{part} is of a training with other flags or another list; {cure}")
-    fill(network, content["network"], part, cure)
-    try:
-        trainer.restore(content)
-        done = int(content["epoch"])
-    except Exception as error:  # a damaged state can raise almost anything
-        raise UserError(f"{part} holds no state of a training ({reason(error)}); {cure}") from None
-    say(f"train_irn: going on after epoch {done} of {part}")
-    return done
+    batch_size: of all processes together; the loader has this process's part of every batch.
+    """
+    sums = torch.zeros(2, dtype=torch.float64)
+    for photos, _ in tqdm(loader, "train_irn, mean displacement", disable=None if is_main() else True):
+        sums += network(photos.to(device)).displacement.mean(dim=(2, 3)).double().cpu().sum(dim=0)
+    return (sum(all_gather(sums)) / (batch_size * len(loader))).float()

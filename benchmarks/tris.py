@@ -1,10 +1,13 @@
-"""The rows of training, evaluation, PRMS and loading. Weights are random, so nothing is fetched."""
+"""The rows of training, evaluation, PRMS and loading: ours, and the straightforward way as the published code has it.
+
+Of the straightforward way only what differs is written out; networks, losses and metrics are the project's own.
+"""
 
 import copy
 from collections.abc import Callable
 from functools import partial
-from itertools import cycle, islice, product
-from pathlib import Path
+from itertools import islice, product
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,37 +15,27 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from benchmarks.naive_tris import (
-    UnfrozenStage1Criterion,
-    as_published,
-    centred,
-    evaluate_each_sentence,
-    load_sample,
-    select_among_sentences,
-)
 from benchmarks.timing import Pair, Results, Setting
-from clip import build_clip, tokenize
+from clip import build_clip, encode_text, image_pyramid, tokenize
 from dataset.masks import rasterise
+from dataset.photos import resized, to_input
 from dataset.references import Reference, Split
-from dataset.samples import EvalBatch, NegativeSentences, Target, TrainSamples, all_sentences
+from dataset.samples import EvalBatch, Target, TrainSamples
 from model.build import Architecture, build_network
-from model.losses import Stage1Criterion, Stage2Criterion
-from model.predict import Predict
-from model.prms import with_prms
+from model.evaluation import responses
+from model.losses import Stage1Criterion, Stage2Criterion, classification_loss, foreground_loss, negative_loss
 from model.scorer import Scorer, SentenceTable
-from utils.engine import Criterion, Training, amp_dtype, optimise
-from utils.evaluator import evaluate
-from utils.maps import Responses
-from utils.metrics import Outcome
-from utils.optimisation import build_optimizer, polynomial_decay
+from model.stage1 import Stage1Output
+from utils.engine import Criterion, Precision, build_optimizer, train_step
+from utils.maps import at_photo_size
+from utils.metrics import evaluate_response
 
 QUERY_LENGTH = 20
 NEGATIVES = 3
-LOADED = 16  # samples of the loading row
 
 
 def sentences(count: int) -> list[str]:
-    """Distinct referring expressions, of the usual length."""
+    """Distinct referring expressions of the usual length."""
     colours = ("red", "blue", "green", "black", "white", "brown", "grey", "yellow")
     things = ("man", "dog", "cup", "bus", "umbrella", "giraffe", "chair", "surfboard")
     places = ("on the left", "behind the table", "next to the woman in a coat", "in front", "that is cut off")
@@ -50,180 +43,186 @@ def sentences(count: int) -> list[str]:
 
 
 def smooth(*shape: int) -> torch.Tensor:
-    """Random smooth images or maps (..., H, W) with a standard deviation near 1."""
-    *rest, height, width = shape
-    coarse = torch.randn(int(np.prod(rest)), 1, 8, 8)
-    return F.interpolate(coarse, (height, width), mode="bicubic").reshape(shape)
+    """Random smooth images (B, C, H, W) with a standard deviation near 1."""
+    return F.interpolate(torch.randn(*shape[:2], 8, 8), shape[2:], mode="bicubic")
 
 
 def random_network(setting: Setting, stage: int) -> nn.Module:
     torch.manual_seed(0)
-    return build_network(stage, Architecture(setting.backbone, setting.hidden_dim), pretrained=False)
+    architecture = Architecture(setting.backbone, setting.hidden_dim)
+    return build_network(stage, architecture, pretrained=False).to(setting.device)
 
 
-def random_scorer(setting: Setting, amp: torch.dtype | None = None) -> Scorer:
+def random_scorer(setting: Setting) -> Scorer:
     torch.manual_seed(0)
-    return Scorer(build_clip(setting.scorer, pretrained=False), amp).to(setting.device)
+    return Scorer(build_clip(setting.scorer, pretrained=False)).to(setting.device)
 
 
-def stage1_batch(setting: Setting) -> dict:
-    """A training batch in memory, with the sentences' tokens that only the straightforward way needs."""
-    count = setting.batch_size
+def as_published(network: nn.Module, size: int) -> nn.Module:
+    """In the plain memory format, and the backbone's attention pool is evaluated for images of `size`, for nothing."""
+    network = network.to(memory_format=torch.contiguous_format)
+    pool = network.backbone.visual.attnpool
+    positions = pool.positional_embedding.new_zeros(1 + (size // 32) ** 2, pool.positional_embedding.shape[1])
+    pool.positional_embedding = nn.Parameter(positions, requires_grad=False)
+
+    def evaluate_pool(layer: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        pool(output)
+
+    network.backbone.visual.layer4.register_forward_hook(evaluate_pool)
+    return network
+
+
+class UnfrozenStage1Criterion(Criterion):
+    """Stage 1's losses with gradients collected in the scorer, where every sentence is encoded anew for every loss."""
+
+    def __init__(self, scorer: Scorer):
+        super().__init__({"classification": 5.0, "foreground": 1.0, "negative": 2.0})
+        self.scorer = scorer
+        scorer.clip.requires_grad_(True)
+
+    def __call__(self, output: Stage1Output, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        image, mask = self.scorer.resize(batch["image"]), self.scorer.resize(output.response.sigmoid())
+        _ = (1 - mask) * image  # backgrounds are made and never used
+        columns = [batch["tokens"], *batch["negative_tokens"].unbind(1)]
+        positive, *negatives = (F.normalize(encode_text(self.scorer.clip, c).pooled, dim=-1) for c in columns)
+        return {
+            "classification": classification_loss(output.scores),
+            "foreground": foreground_loss(self.scorer.embed_images(image, mask), positive),
+            "negative": negative_loss(self.scorer.embed_images(image, mask), torch.stack(negatives, dim=1)),
+        }
+
+
+def training_step(network: nn.Module, criterion: Criterion, setting: Setting) -> Callable[[], Results]:
+    """One optimiser step, always on the same batch in memory; returns losses and gradients."""
+    count, side = setting.batch_size, setting.input_size
+    torch.manual_seed(1)
     tokens = tokenize(sentences(count * (1 + NEGATIVES)), QUERY_LENGTH).to(setting.device)
     negatives = torch.arange(count, len(tokens)).view(count, NEGATIVES)
-    return {
-        "image": smooth(count, 3, setting.input_size, setting.input_size).to(setting.device),
+    batch = {
+        "image": smooth(count, 3, side, side).to(setting.device),
+        "mask": (smooth(count, 1, side, side) > 0).to(setting.device, torch.get_default_dtype()),
         "tokens": tokens[:count],
-        "negative_tokens": tokens[negatives],
-        "ids": {"reference": torch.arange(count), "sentence": torch.arange(count), "negatives": negatives},
+        "negative_tokens": tokens[negatives],  # (B, k, T), for the straightforward way only
+        "ids": {"sentence": torch.arange(count), "negatives": negatives},
     }
+    optimizer = build_optimizer(network.train(), lr=5e-5, lr_multi=0.1, weight_decay=0.01)
+    precision = Precision("off", setting.device)
+
+    def step() -> Results:
+        losses = train_step(network, criterion, [batch], optimizer, precision)
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        return [losses[name] for name in sorted(losses)], gradients
+
+    return step
 
 
-def our_stage1(setting: Setting) -> Callable[[], Results]:
-    amp = amp_dtype("auto", setting.device)
-    network = random_network(setting, 1).to(setting.device)
-    texts = sentences(setting.batch_size * (1 + NEGATIVES))
-    table = SentenceTable(random_scorer(setting, amp), texts, QUERY_LENGTH)
-    return partial(_step, _training(network, Stage1Criterion(table), amp), stage1_batch(setting))
+def training(stage: int, setting: Setting) -> Pair:
+    """An optimiser step of stage 1 or 2."""
+    ours = straightforward = Stage2Criterion()
+    if stage == 1:
+        table = SentenceTable(random_scorer(setting), sentences(setting.batch_size * (1 + NEGATIVES)), QUERY_LENGTH)
+        ours, straightforward = Stage1Criterion(table), UnfrozenStage1Criterion(random_scorer(setting))
+    step = training_step(random_network(setting, stage), ours, setting)
+    plain = as_published(random_network(setting, stage), setting.input_size)
+    return Pair(step, training_step(plain, straightforward, setting), repeats=3)
 
 
-def stage1_step(setting: Setting) -> Pair:
-    ours = our_stage1(setting)
-    training, batch = ours.args
-    network = as_published(random_network(setting, 1), setting.input_size).to(setting.device)
-    criterion = UnfrozenStage1Criterion(random_scorer(setting), training.criterion.weights)
-    return Pair(ours, partial(_step, _training(network, criterion), batch), repeats=3)
-
-
-def our_stage2(setting: Setting) -> Callable[[], Results]:
-    network = random_network(setting, 2).to(setting.device)
-    side = setting.input_size
-    batch = stage1_batch(setting) | {"mask": (smooth(setting.batch_size, 1, side, side) > 0).float().to(setting.device)}
-    training = _training(network, Stage2Criterion(), amp_dtype("auto", setting.device))
-    return partial(_step, training, batch)
-
-
-def stage2_step(setting: Setting) -> Pair:
-    ours = our_stage2(setting)
-    network = as_published(random_network(setting, 2), setting.input_size).to(setting.device)
-    return Pair(ours, partial(_step, _training(network, Stage2Criterion()), ours.args[1]), repeats=3)
-
-
-def _training(network: nn.Module, criterion: Criterion, amp: torch.dtype | None = None) -> Training:
-    optimizer = build_optimizer(network, lr=5e-5, lr_multi=0.1, weight_decay=0.01)
-    return Training(network.train(), criterion, optimizer, polynomial_decay(optimizer, 10_000), amp=amp)
-
-
-def _step(training: Training, batch: dict) -> Results:
-    """One optimiser step; losses and gradients."""
-    losses, _ = optimise(training, [batch], 1)
-    gradients = [p.grad for p in training.network.parameters() if p.grad is not None]
-    return [losses[name] for name in sorted(losses)], gradients
-
-
-def eval_batch(setting: Setting, counts: tuple[int, ...]) -> EvalBatch:
-    """One photo with a ref for each of `counts`, its number of sentences."""
+@torch.no_grad()
+def evaluation(count: int, with_prms: bool, setting: Setting) -> Pair:
+    """Maps and outcomes of one photo with one ref of `count` sentences, without or with PRMS."""
     height, width = setting.photo_size
-    outline = [0.2 * width, 0.2 * height, 0.7 * width, 0.3 * height, 0.6 * width, 0.8 * height]
-    mask = rasterise([outline], height, width)
     box = (0.2 * width, 0.2 * height, 0.7 * width, 0.8 * height)
-    texts = cycle(sentences(64))
-    refs = [Reference(i, i, 0, "", height, width, tuple(islice(texts, n)), box) for i, n in enumerate(counts)]
+    reference = Reference(0, 0, 0, "", height, width, tuple(sentences(count)), box)
+    target = Target(reference, rasterise([triangle(height, width)], height, width), box, setting.photo_size)
     torch.manual_seed(1)
     batch = EvalBatch(
         images=smooth(1, 3, setting.input_size, setting.input_size),
-        tokens=tokenize(all_sentences(refs), QUERY_LENGTH),
-        photo=torch.zeros(sum(counts), dtype=torch.int64),
-        target=torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)),
-        targets=[Target(reference, mask, box, setting.photo_size) for reference in refs],
-    )
-    return batch.to(setting.device)
-
-
-def our_evaluation(setting: Setting, network: nn.Module, batch: EvalBatch) -> Callable[[], Results]:
-    return partial(_evaluate, _centred_predict(network), network.mask_threshold, batch, setting.device)
-
-
-def our_prms(setting: Setting, network: nn.Module, scorer: Scorer, batch: EvalBatch) -> Callable[[], Results]:
-    predict = with_prms(_centred_predict(network), scorer)
-    return partial(_evaluate, predict, network.mask_threshold, batch, setting.device)
-
-
-def evaluation(count: int, setting: Setting) -> Pair:
-    network, batch = random_network(setting, 1).eval().to(setting.device), eval_batch(setting, (count,))
+        tokens=tokenize(reference.sentences, QUERY_LENGTH),
+        photo=torch.zeros(count, dtype=torch.int64),
+        target=torch.zeros(count, dtype=torch.int64),
+        targets=[target],
+    ).to(setting.device)
+    network = random_network(setting, 1).eval()
+    # Features centred on the photo: with random weights masks would otherwise be all of it or nothing.
+    features = network.visual_projection(image_pyramid(network.backbone, batch.images)[3])
+    network.visual_projection.bias -= features.mean(dim=(0, 2, 3))
     plain = as_published(copy.deepcopy(network), setting.input_size)
-    ours = our_evaluation(setting, network, batch)
-    return Pair(ours, lambda: _as_results(*evaluate_each_sentence(plain, batch)))
+    scorer = random_scorer(setting) if with_prms else None
+
+    def with_outcomes(maps: list[np.ndarray]) -> Results:
+        outcomes = [
+            evaluate_response(response, response > network.mask_threshold, target.mask, target.box, 0, sentence)
+            for sentence, response in enumerate(maps)
+        ]
+        return [torch.from_numpy(response) for response in maps], [torch.tensor(outcome) for outcome in outcomes]
+
+    def ours() -> Results:
+        found = responses(network, [batch], batch.images.device, scorer)
+        return with_outcomes([response for _, maps, _ in found for response in maps])
+
+    def straightforward() -> Results:
+        maps = select_among_sentences(scorer, plain, batch) if scorer else evaluate_each_sentence(plain, batch)
+        return with_outcomes([at_photo_size(m, setting.photo_size)[0].cpu().numpy() for m in maps])
+
+    return Pair(ours, straightforward)
 
 
-def prms(count: int, setting: Setting) -> Pair:
-    network, batch = random_network(setting, 1).eval().to(setting.device), eval_batch(setting, (count,))
-    plain, scorer = as_published(copy.deepcopy(network), setting.input_size), random_scorer(setting)
-    ours = our_prms(setting, network, scorer, batch)
-    return Pair(ours, lambda: _as_results(*select_among_sentences(plain, scorer, batch)))
+@torch.no_grad()
+def evaluate_each_sentence(network: nn.Module, batch: EvalBatch) -> list[torch.Tensor]:
+    """Maps (1, 1, S, S), where the image is encoded again for each sentence."""
+    return [network(batch.images, tokens[None]).response.relu() for tokens in batch.tokens]
 
 
-def _centred_predict(network: nn.Module) -> Predict:
-    def predict(batch: EvalBatch) -> Responses:
-        responses = network.respond(batch.images, batch.tokens, batch.photo)
-        return responses._replace(maps=centred(responses.maps))
-
-    return predict
-
-
-def _evaluate(predict: Predict, threshold: float, batch: EvalBatch, device: torch.device) -> Results:
-    maps: list[np.ndarray] = []
-    outcomes = evaluate(predict, [batch], threshold, device, on_target=lambda _, own, __: maps.extend(own))
-    return _as_results(maps, outcomes)
-
-
-def _as_results(maps: list[np.ndarray], outcomes: list[Outcome]) -> Results:
-    return [torch.from_numpy(response) for response in maps], [torch.tensor(outcome) for outcome in outcomes]
-
-
-def written_split(setting: Setting) -> Split:
-    """A training split whose photos lie in the setting's folder, one ref and one sentence each."""
-    height, width = setting.photo_size
-    angles = np.linspace(0, 2 * np.pi, 30, endpoint=False)
-    outline = (np.stack([0.5 + 0.3 * np.cos(angles), 0.5 + 0.3 * np.sin(angles)], axis=1) * [width, height]).flatten()
-    references = []
-    for index, text in enumerate(sentences(LOADED)):
-        pixels = (smooth(3, height, width) * 40 + 128).clamp(0, 255).byte().permute(1, 2, 0).numpy()
-        Image.fromarray(pixels).save(Path(setting.folder) / f"{index}.jpg", quality=90)
-        segmentation = [outline.tolist()]
-        references.append(Reference(index, index, index, f"{index}.jpg", height, width, (text,), None, segmentation))
-    return Split("benchmark", "train", Path(setting.folder), references)
-
-
-def our_loading(setting: Setting, cache_images: Path | None = None) -> Callable[[], Results]:
-    split = written_split(setting)
-    negatives = NegativeSentences(split, NEGATIVES)
-    samples = TrainSamples(split, setting.input_size, QUERY_LENGTH, 0, negatives, cache_images)
-
-    def load() -> Results:
-        loaded = [samples[i] for i in range(len(samples))]
-        return [sample["image"] for sample in loaded], [sample["tokens"] for sample in loaded]
-
-    return load
+@torch.no_grad()
+def select_among_sentences(scorer: Scorer, network: nn.Module, batch: EvalBatch) -> list[torch.Tensor]:
+    """PRMS of n sentences: n maps and n x n scores, each of which encodes image and sentence again."""
+    maps = evaluate_each_sentence(network, batch)
+    scores = []
+    for response in maps:
+        scores.append(0.0)
+        for sentence in batch.tokens:
+            masked = scorer.embed_images(scorer.resize(batch.images), scorer.resize(response))
+            scores[-1] += float((masked * scorer.embed_sentences(sentence[None])).sum())
+    return [maps[scores.index(max(scores))]] * len(maps)
 
 
 def loading(setting: Setting) -> Pair:
-    """With `--cache_images`, which the first call fills."""
-    ours = our_loading(setting, Path(setting.folder) / "cache")
-    split = written_split(setting)
-    negatives = sentences(LOADED)[-NEGATIVES:]
+    """Training samples, all from one photo in the setting's folder."""
+    height, width = setting.photo_size
+    pixels = (smooth(1, 3, height, width)[0] * 40 + 128).clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(setting.folder / "0.jpg", quality=90)
+    references = [
+        Reference(index, index, 0, "0.jpg", height, width, (text,), segmentation=[triangle(height, width)])
+        for index, text in enumerate(sentences(16))
+    ]
+    split = Split("benchmark", "train", setting.folder, references)
+    samples = TrainSamples(split, setting.input_size, QUERY_LENGTH, 0, NEGATIVES)
 
-    def load_each() -> Results:
-        loaded = [load_sample(split, r, negatives, setting.input_size, QUERY_LENGTH) for r in split.references]
-        return [image for image, *_ in loaded], [tokens for _, tokens, *_ in loaded]
+    def load() -> Results:
+        loaded = [samples[i] for i in range(len(references))]
+        return [sample["image"] for sample in loaded], [sample["tokens"] for sample in loaded]
 
-    return Pair(ours, load_each)
+    def load_with_masks() -> Results:
+        # The true mask is drawn in training as well, and negative sentences are tokenised one by one.
+        images, tokens = [], []
+        for reference in references:
+            photo = Image.open(split.photo_path(reference)).convert("RGB")
+            rasterise(reference.segmentation, photo.height, photo.width)
+            images.append(to_input(resized(photo, setting.input_size)))
+            tokens.append([tokenize([text], QUERY_LENGTH)[0] for text in reference.sentences * (1 + NEGATIVES)][0])
+        return images, tokens
+
+    return Pair(load, load_with_masks)
+
+
+def triangle(height: int, width: int) -> list[float]:
+    """The polygon of every object, x and y in turns, in pixels."""
+    return [0.2 * width, 0.2 * height, 0.7 * width, 0.3 * height, 0.6 * width, 0.8 * height]
 
 
 ROWS: dict[str, Callable[[Setting], Pair]] = {
-    "stage1_step": stage1_step,
-    "stage2_step": stage2_step,
-    **{f"evaluate_{count}": partial(evaluation, count) for count in (1, 2, 3, 4)},
-    **{f"prms_{count}": partial(prms, count) for count in (1, 2, 3, 4)},
+    **{f"stage{stage}_step": partial(training, stage) for stage in (1, 2)},
+    **{f"evaluate_{count}": partial(evaluation, count, False) for count in (1, 2, 3, 4)},
+    **{f"prms_{count}": partial(evaluation, count, True) for count in (1, 2, 3, 4)},
     "loading": loading,
 }

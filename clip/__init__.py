@@ -1,13 +1,13 @@
 """CLIP's encoders and tokens: a thin adapter over open_clip, whose parameter names are OpenAI's."""
 
-from clip.encoders import TextFeatures, encode_image, encode_text, image_pyramid, pyramid_channels, without_padding
+from clip.encoders import encode_image, encode_text, image_pyramid, pyramid_channels, without_padding
 from clip.loading import build_clip, check_clip_name
-from clip.tokens import tokenize
+from clip.tokens import count_tokens, tokenize
 
 __all__ = [
-    "TextFeatures",
     "build_clip",
     "check_clip_name",
+    "count_tokens",
     "encode_image",
     "encode_text",
     "image_pyramid",

@@ -1,6 +1,7 @@
-"""What the project needs from a CLIP model: an image pyramid, text features at any length, image embeddings.
+"""What the project needs from a CLIP model: an image pyramid, text features of any length, image embeddings.
 
-Functions rather than a wrapping module, so that a CLIP inside another network keeps its published parameter names.
+These are functions rather than a wrapping module, so that a CLIP inside another network keeps its published parameter
+names.
 """
 
 from typing import NamedTuple
@@ -20,7 +21,7 @@ class TextFeatures(NamedTuple):
 
 
 def pyramid_channels(model: open_clip.CLIP) -> tuple[int, ...]:
-    """Channels of c1..c4; UserError where the image tower is no residual network."""
+    """Channels of c1..c4. Raises UserError if the image tower is not a residual network."""
     visual = model.visual
     if not isinstance(visual, ModifiedResNet):
         raise UserError("this backbone has no image pyramid; choose clip-RN50, clip-RN101 or clip-RN50x4")
@@ -34,7 +35,7 @@ def image_pyramid(model: open_clip.CLIP, images: torch.Tensor) -> list[torch.Ten
 
 
 def encode_text(model: open_clip.CLIP, tokens: torch.Tensor) -> TextFeatures:
-    """Features of tokens (N, T), T <= 77: positions and causal mask are cut to T.
+    """Features of tokens (N, T), T <= 77; position embeddings and causal mask are cut to T.
 
     The pooled embedding is the feature at the largest token id, which is `<end>`.
     """
@@ -46,13 +47,13 @@ def encode_text(model: open_clip.CLIP, tokens: torch.Tensor) -> TextFeatures:
 
 
 def without_padding(tokens: torch.Tensor) -> torch.Tensor:
-    """Tokens (N, T) without the columns behind the last `<end>`: the causal mask keeps them from pooled embeddings.
+    """Tokens (N, T) without the columns after the last `<end>`, which the causal mask hides from pooled embeddings.
 
-    Waits for the device, to know how many columns these are.
+    Finding that column synchronises with the device.
     """
     return tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
 
 
 def encode_image(model: open_clip.CLIP, images: torch.Tensor) -> torch.Tensor:
-    """Embeddings (B, D) of images (B, 3, R, R), R the resolution of the model's image tower."""
+    """Embeddings (B, D), not normalised, of images (B, 3, R, R), where R is the image tower's resolution."""
     return model.visual(images)

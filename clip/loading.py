@@ -1,140 +1,84 @@
-"""A CLIP model by name, with or without its published weights, or with the weights of a file."""
+"""A CLIP model by name, with random weights, its published ones, or those of a file. open_clip does the work."""
 
-import copy
 import logging
-import urllib.request
+import warnings
 from pathlib import Path
 
 import open_clip
 import torch
-from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError
-from open_clip.factory import load_checkpoint as open_clip_load
 
-from utils.checkpoint import fill, load_checkpoint, save_checkpoint
+from utils.checkpoint import fill, load_checkpoint
 from utils.errors import UserError, reason
-from utils.memory import bounded_by
 
-_WEIGHTS_FILE = "open_clip_model.safetensors"  # in open_clip's repositories of OpenAI's weights
-_POOL = "visual.attnpool."
-TOY_FILE = Path(__file__).with_name("toy_clip.pt")
-
-# Small encoders for the toy world, trained by scripts/make_toy_clip.sh. open_clip classes like the real ones.
-_TOY_TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 3}
-TOY_ARCHITECTURES = {
-    "toy-RN": {
-        "embed_dim": 128,
-        "vision_cfg": {"layers": [1, 1, 2, 2], "width": 16, "head_width": 64, "image_size": 320},
-        "text_cfg": _TOY_TEXT,
-    },
-    "toy-ViT": {
-        "embed_dim": 128,
-        "vision_cfg": {"layers": 3, "width": 96, "head_width": 32, "patch_size": 8, "image_size": 96},
-        "text_cfg": _TOY_TEXT,
-    },
-}
+TOY = Path(__file__).parent.parent / "toy"
+TOY_WEIGHTS = TOY / "clip.pt"
+open_clip.add_model_config(TOY)  # each .json file there describes an architecture
 
 
 def build_clip(name: str, pretrained: bool = True) -> open_clip.CLIP:
     """A CLIP model in float32 on the CPU, in evaluation mode.
 
-    `name` is one of OpenAI's (`RN50`, `RN101`, `RN50x4`, `ViT-B/32`, ...; a leading `clip-` is ignored), a toy's
-    (`toy-RN`, for short `toy`, and `toy-ViT`), or `NAME=FILE`: that architecture with the weights of FILE. Without
-    `pretrained` the weights are random and nothing is read or fetched. Raises UserError for an unknown name and where
-    weights are not to be had.
+    `name` is one of OpenAI's models (`RN50`, `RN101`, `RN50x4`, `ViT-B/32`, ...; a leading `clip-` is ignored) or of
+    the toy world's (`toy-RN`, or `toy` for short, and `toy-RNS`). `NAME=FILE` takes the weights from FILE: a state dict
+    saved by torch or safetensors, for a toy model one written by `python -m toy.make_clip`. Without `pretrained` the
+    weights are random, and nothing is read or downloaded.
+
+    Raises UserError if the name is unknown or the weights cannot be loaded.
     """
-    architecture = check_clip_name(name)
-    name, _, file = name.partition("=")
-    if architecture in TOY_ARCHITECTURES:
-        model = open_clip.CLIP(**TOY_ARCHITECTURES[architecture], quick_gelu=True)
-        if pretrained:
-            load_toy_weights(model, architecture, Path(file) if file else TOY_FILE)
-        return model.eval()
+    architecture, file = check_clip_name(name), name.partition("=")[2]
     if not pretrained:
-        return _without_weights(architecture).eval()
-    if file:
-        return _with_weights_of(architecture, Path(file))
-    return _with_published_weights(architecture, name)
+        return _create(architecture)
+    if architecture.startswith("toy-"):
+        return _create_toy(architecture, Path(file or TOY_WEIGHTS))
+    if file and not Path(file).is_file():
+        raise UserError(f"there is no file {file}; give the weights of CLIP {architecture} as an existing file")
+    try:
+        # An absolute path cannot be mistaken for one of open_clip's tags.
+        return _create(architecture, str(Path(file).absolute()) if file else "openai")
+    except Exception as error:  # torch, safetensors and open_clip each raise their own for a damaged file
+        problem = f"{file} does not hold weights of CLIP {architecture}; give a state dict (.pt or .safetensors)"
+        if not file:
+            hint = f"check the network and the free disk space, or name a file: clip-{architecture}=/path/to/file"
+            problem = f"cannot load the weights of CLIP {architecture} from huggingface.co or its cache; {hint}"
+        raise UserError(problem) from error
 
 
 def check_clip_name(name: str) -> str:
-    """The architecture behind a name that `build_clip` takes; UserError where there is none."""
-    plain = name.partition("=")[0].removeprefix("clip-").replace("/", "-")
-    plain = "toy-RN" if plain == "toy" else plain
-    published = [n.removesuffix("-quickgelu") for n in open_clip.list_pretrained_models_by_tag("openai")]
-    known = [*dict.fromkeys(published), *TOY_ARCHITECTURES]
-    if plain not in known:
+    """The architecture that a name for `build_clip` stands for, such as `ViT-B-32`; UserError if there is none."""
+    architecture = name.partition("=")[0].removeprefix("clip-").replace("/", "-")
+    published = [n for n in open_clip.list_pretrained_models_by_tag("openai") if not n.endswith("-quickgelu")]
+    known = [*published, *sorted(file.stem for file in TOY.glob("*.json"))]
+    if architecture not in [*known, "toy"]:
         raise UserError(f"there is no CLIP named '{name}'; known are {', '.join(known)}")
-    return plain if plain in TOY_ARCHITECTURES else f"{plain}-quickgelu"  # OpenAI trained with QuickGELU
+    return "toy-RN" if architecture == "toy" else architecture
 
 
-def _without_weights(architecture: str) -> open_clip.CLIP:
-    logging.disable(logging.WARNING)  # open_clip warns that the weights are random, which is what was asked for
+def _create(architecture: str, source: str | None = None) -> open_clip.CLIP:
+    """`source`: one of open_clip's tags or a file, which open_clip reads with `weights_only`; None: random weights."""
+    logging.disable(logging.ERROR)  # open_clip warns of random weights and logs each error that it then raises
     try:
-        return open_clip.create_model(architecture, load_weights=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of files that it then refuses
+            # OpenAI trained with QuickGELU, which open_clip's plain names do not imply.
+            return open_clip.create_model(architecture, source, force_quick_gelu=True).eval()
     finally:
         logging.disable(logging.NOTSET)
 
 
-def _with_weights_of(architecture: str, file: Path) -> open_clip.CLIP:
-    model = _without_weights(architecture)
-    try:
-        with bounded_by(file):
-            open_clip_load(model, str(file), weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"the CLIP weights {file} are not there; give an existing file") from None
-    except Exception as error:  # torch, safetensors and open_clip each raise their own kinds for a damaged file
-        raise UserError(
-            f"{file} does not hold weights of {architecture} ({reason(error)}); "
-            "a state dict (.pt, .safetensors) is needed"
-        ) from None
-    return model.eval()
+def _create_toy(architecture: str, file: Path) -> open_clip.CLIP:
+    """A toy model from the file in which `toy.make_clip` stored it in half precision.
 
-
-def _with_published_weights(architecture: str, name: str) -> open_clip.CLIP:
-    repository = open_clip.get_pretrained_cfg(architecture, "openai")["hf_hub"].strip("/")
-    cached = try_to_load_from_cache(repository, _WEIGHTS_FILE)
-    if isinstance(cached, str):
-        return _with_weights_of(architecture, Path(cached))
-    cure = f"connect to the network once, or name a file: {name}=/path/to/weights.safetensors"
-    try:
-        # One quick question first: without a network the download library repeats its own for most of a minute.
-        request = urllib.request.Request(hf_hub_url(repository, _WEIGHTS_FILE), method="HEAD")
-        urllib.request.urlopen(request, timeout=10).close()
-        file = hf_hub_download(repository, _WEIGHTS_FILE)
-    except (OSError, HfHubHTTPError) as error:
-        raise UserError(f"the weights of CLIP {name} ({repository}) could not be fetched ({error}); {cure}") from None
-    return _with_weights_of(architecture, Path(file))
-
-
-def build_toy_for_training(name: str, rows: list[int]) -> open_clip.CLIP:
-    """A toy model with fresh weights whose vocabulary is the token ids `rows` alone: token i stands for rows[i]."""
-    architecture = copy.deepcopy(TOY_ARCHITECTURES[name])
-    architecture["text_cfg"]["vocab_size"] = len(rows)
-    return open_clip.CLIP(**architecture, quick_gelu=True)
-
-
-def load_toy_weights(model: open_clip.CLIP, name: str, file: Path) -> None:
-    """Fill a toy model from the file that scripts/make_toy_clip.sh wrote: half precision, known words' rows only."""
-    cure = "make it with: bash scripts/make_toy_clip.sh"
-    try:
-        state = {key: value.float() for key, value in load_checkpoint(file, cure)[name].items()}
-        rows = state.pop("token_rows").long()
-        embedding = torch.zeros_like(model.token_embedding.weight)  # other words than the toy's carry no meaning
-        embedding[rows] = state["token_embedding.weight"]
-    except (KeyError, AttributeError, IndexError, RuntimeError) as error:
-        raise UserError(f"{file} is no toy CLIP ({type(error).__name__}: {reason(error)}); {cure}") from None
-    pool = {key: torch.zeros_like(value) for key, value in model.state_dict().items() if key.startswith(_POOL)}
-    fill(model, pool | state | {"token_embedding.weight": embedding}, file, cure)
-
-
-def save_toy_weights(models: dict[str, open_clip.CLIP], rows: list[int], file: Path) -> None:
-    """Write models of `build_toy_for_training` so that `load_toy_weights` can read them.
-
-    A residual network's attention pool, half of its parameters, is left out: nothing but this training evaluates it.
+    Of the token embedding only the rows of the words of the toy world are stored; other words carry no meaning. The
+    backbone's attention pool is not stored, because nothing evaluates it.
     """
-    stored = {}
-    for name, model in models.items():
-        state = {key: value.half() for key, value in model.state_dict().items() if not key.startswith(_POOL)}
-        stored[name] = state | {"token_rows": torch.tensor(rows, dtype=torch.int32)}
-    save_checkpoint(file, stored)
+    model, hint = _create(architecture), "make it with: bash scripts/make_toy_clip.sh"
+    stored = load_checkpoint(file, hint)
+    try:
+        state = {key: value.float() for key, value in stored[architecture].items()}
+        words = torch.zeros_like(model.token_embedding.weight)
+        words[state.pop("token_rows").long()] = state["token_embedding.weight"]
+    except (KeyError, AttributeError, IndexError, RuntimeError) as error:
+        raise UserError(f"{file} is not a toy CLIP ({reason(error)}); {hint}") from None
+    pool = {key: torch.zeros_like(value) for key, value in model.state_dict().items() if "attnpool" in key}
+    fill(model, pool | state | {"token_embedding.weight": words}, file, hint)
+    return model

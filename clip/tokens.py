@@ -7,7 +7,7 @@ from functools import lru_cache
 import open_clip
 import torch
 
-MAX_LENGTH = 77  # positions that CLIP has embeddings for
+MAX_LENGTH = 77  # the number of CLIP's position embeddings
 
 
 @lru_cache(maxsize=1)
@@ -16,9 +16,9 @@ def _tokenizer() -> open_clip.SimpleTokenizer:
 
 
 def tokenize(sentences: Sequence[str], length: int = 20) -> torch.Tensor:
-    """Tokens of `sentences`: `<start> ... <end>`, padded with 0, int64 (N, length).
+    """Tokens of sentences: `<start> ... <end>`, padded with 0, int64 (N, length).
 
-    A longer sentence is cut with `<end>` kept in the last place. (The published code loses it, so that all long
+    A longer sentence is cut, keeping `<end>` in the last place. (The published code loses it, so that all long
     sentences get the same embedding.) Raises ValueError for a length outside 3..77.
     """
     if not 3 <= length <= MAX_LENGTH:
@@ -27,10 +27,10 @@ def tokenize(sentences: Sequence[str], length: int = 20) -> torch.Tensor:
 
 
 def count_tokens(sentence: str) -> int:
-    """The number of tokens of a sentence, `<start>` and `<end>` included, before any cut."""
+    """The number of tokens of a sentence before any cut, including `<start>` and `<end>`."""
     return len(_tokenizer().encode(_open_clip_spelling(sentence))) + 2
 
 
 def _open_clip_spelling(sentence: str) -> str:
-    """OpenAI's two special tokens, should they occur in a sentence, as open_clip spells them."""
+    """open_clip spells OpenAI's two special tokens in its own way; a sentence may contain them."""
     return re.sub(r"<\|(start|end)oftext\|>", r"<\1_of_text>", sentence, flags=re.IGNORECASE)

@@ -1,69 +1,70 @@
-"""Your own data: `FOLDER/{train,val,...}.jsonl`, one JSON object a line (docs/own_data.md).
+"""Your own data: `FOLDER/{train,val,...}.jsonl`, one JSON object per line (docs/own_data.md).
 
-    {"image": "photo.jpg", "sentences": ["...", ...], "mask": RLE or polygons or "mask.png", "bbox": [x, y, w, h]}
+    {"image": "photo.jpg", "sentences": ["...", ...], "mask": polygons or RLE or "mask.png", "bbox": [x, y, w, h]}
 
-Paths are relative to FOLDER. `mask` and `bbox` are optional: a split without them can be trained on and exported, not
-evaluated.
+Paths are relative to FOLDER. `mask` and `bbox` are optional: a split without masks can be used for training and export,
+but not for evaluation.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from dataset.checks import checked_box, checked_photo, checked_sentences
+from dataset.checks import checked_path, checked_sentences
 from dataset.masks import rasterise
 from dataset.photos import opened
-from dataset.references import Reference, Split, Tell, strict
+from dataset.references import Reference, Split
 from utils.errors import UserError, reason
 
 FORM = 'a line is {"image": "photo.jpg", "sentences": ["...", ...]}, see docs/own_data.md'
 
 
-def read_jsonl(root: Path, splits: Sequence[str], tell: Tell = strict) -> dict[str, Split]:
-    """The splits asked for; UserError with file and line number for a line that cannot be used.
-
-    tell: is handed the error of each such line, which is then left out.
-    """
-    return {split: _read_split(root, split, tell) for split in splits}
-
-
-def _read_split(root: Path, split: str, tell: Tell) -> Split:
+def read_jsonl(root: Path, split: str) -> Split:
+    """A split, without its blank lines; UserError with file and line number for a line that cannot be used."""
     file = root / f"{split}.jsonl"
     try:
         lines = file.read_bytes().splitlines()
     except FileNotFoundError:
-        raise UserError(f"{file} is not there; write one JSON object a line, or choose another split") from None
+        raise UserError(f"{file} is not there; write it, or choose another split (see docs/own_data.md)") from None
     except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}); correct it, or choose another split") from None
+        raise UserError(f"{file} cannot be read ({error.strerror}); check its permissions") from None
     references: list[Reference] = []
-    image_ids: dict[str, int] = {}
+    image_ids: dict[str, int] = {}  # photo -> its number, in the order of the lines
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
+        if line.strip():
             references.append(_reference(len(references), line, f"{file}:{number}", root, image_ids))
-        except UserError as error:
-            tell(error)
     if not references:
-        raise UserError(f"{file} has no usable line; {FORM}")
+        raise UserError(f"{file} is empty; {FORM}")
     return Split("jsonl", split, root, references)
 
 
 def _reference(index: int, line: bytes, where: str, root: Path, image_ids: dict[str, int]) -> Reference:
     try:
         entry = json.loads(line)
+        if not isinstance(entry, dict):
+            raise ValueError("no braces around it")
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is no JSON ({reason(error)}); {FORM}") from None
-    if not isinstance(entry, dict):
-        raise UserError(f"{where} is no object; {FORM}")
-    photo = checked_photo(entry.get("image"), where)
-    mask = entry.get("mask")
-    height, width = _photo_size(root / photo, where) if mask is not None else (None, None)
+        raise UserError(f"{where} is not a JSON object ({reason(error)}); {FORM}") from None
+    photo = checked_path(entry.get("image"), where)
+    height, width, box, mask = None, None, None, entry.get("mask")
     if isinstance(mask, str):
-        mask = str(root / checked_photo(mask, where, "mask"))
+        mask = root / checked_path(mask, where, "mask")
+    if mask is not None:
+        try:
+            with opened(root / photo) as picture:  # reads its header alone
+                height, width = picture.height, picture.width
+            if entry.get("bbox") is not None:
+                x, y, w, h = (float(value) for value in entry["bbox"])
+                box = (x, y, x + w, y + h)
+            else:
+                rows, columns = np.nonzero(rasterise(mask, height, width))
+                if not rows.size:
+                    raise ValueError("the mask is empty")
+                box = tuple(map(float, (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)))
+        except (OSError, TypeError, ValueError, OverflowError) as error:
+            words = f"{where} has a photo, mask or bbox that cannot be used ({reason(error)})"
+            raise UserError(f"{words}; correct it, see docs/own_data.md") from None
     return Reference(
         index=index,
         ref_id=index,
@@ -72,32 +73,6 @@ def _reference(index: int, line: bytes, where: str, root: Path, image_ids: dict[
         height=height,
         width=width,
         sentences=checked_sentences(entry.get("sentences"), where),
-        box=_box(entry.get("bbox"), mask, height, width, where),
+        box=box,
         segmentation=mask,
     )
-
-
-def _photo_size(path: Path, where: str) -> tuple[int, int]:
-    """Height and width from the photo's header; nothing is decoded."""
-    try:
-        with opened(path) as photo:
-            return photo.height, photo.width
-    except (FileNotFoundError, ValueError) as error:
-        words = f"{where}: the photo {path} cannot be read ({reason(error)})"
-        raise UserError(f"{words}; correct the path or the file") from None
-
-
-def _box(bbox: Any, mask: Any, height: int | None, width: int | None, where: str) -> tuple | None:
-    """The annotated box as corners, or that of the mask."""
-    if mask is None:
-        return None
-    try:
-        if bbox is not None:
-            x, y, w, h = checked_box(bbox)
-            return (x, y, x + w, y + h)
-        rows, columns = np.nonzero(rasterise(mask, height, width))
-        if not rows.size:
-            raise ValueError("the mask is empty")
-        return (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{where} has an empty or damaged mask or box ({reason(error)}); {FORM}") from None

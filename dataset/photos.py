@@ -4,86 +4,68 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image, ImageOps
-from torchvision.transforms.v2 import functional as transforms
 
 from utils.errors import UserError, reason
 
-# ImageNet's statistics, although the encoders are CLIP's: kept, because published figures depend on it.
+if TYPE_CHECKING:
+    import torch
+
+# ImageNet's statistics, although the encoders are CLIP's: kept, because the published metrics depend on it.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-MAX_PIXELS = 100_000_000  # a header that promises more is refused before anything is decoded
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # 89 million; Pillow only warns of more, here it is an error
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
-COMPLETE = "complete the image folder (data/README.md)"
-
-
-class ResizedPhoto(NamedTuple):
-    """A photo at the size of a network's input, and its own height and width in pixels."""
-
-    image: Image.Image
-    height: int
-    width: int
 
 
 @contextmanager
-def opened(path: str | Path | BinaryIO, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+def opened(path: str | Path, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
     """The picture with its header read, for use in the block. FileNotFoundError where it is absent.
 
-    ValueError with the reason where it is no such picture, promises more than `MAX_PIXELS`, or fails in the block.
+    ValueError with the reason where it is not such a picture, has more than `MAX_PIXELS`, or fails in the block.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large pictures, which are refused here
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(path, formats=formats)
         with picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
             yield picture
     except FileNotFoundError:
         raise FileNotFoundError("it is not there") from None
-    except Image.DecompressionBombError:
-        raise ValueError(f"it claims more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # a damaged picture can raise almost anything
         raise ValueError(reason(error)) from None
 
 
-def read_photo(
-    path: str | Path | BinaryIO, name: str | None = None, *, upright: bool = False, cure: str | None = None
-) -> Image.Image:
-    """The photo as RGB, whatever its mode; UserError where it is absent, damaged, absurdly large or not of 8 bits.
+def read_photo(path: str | Path, upright: bool = False, hint: str | None = None) -> Image.Image:
+    """The photo as RGB, whatever its mode; UserError where it is absent, damaged, too large or not of 8 bits.
 
-    An open file needs the `name` that messages call it by. `cure` ends a message instead of words for data sets.
-    `upright` turns the photo as its EXIF data say, for people to look at; masks of data sets count the stored pixels.
+    upright: rotate the photo as its EXIF data say, for people to look at; data sets annotate the pixels as stored.
+    hint: what to do about an unusable photo, where it does not belong to a data set.
     """
-    source, path = path, name or path
     try:
-        with opened(source) as picture:
+        with opened(path) as picture:
             mode, photo = picture.mode, picture.convert("RGB")
             photo = ImageOps.exif_transpose(photo) if upright else photo
     except FileNotFoundError:
-        raise UserError(f"the photo {path} is not there; {cure or COMPLETE}") from None
+        raise UserError(f"the photo {path} is not there; {hint or 'see data/README.md'}") from None
     except ValueError as error:
-        raise UserError(f"the photo {path} cannot be decoded ({error}); {cure or 'fetch it again'}") from None
-    if mode.startswith(("I", "F")):  # all above 255 is white now
-        raise UserError(f"the photo {path} has more than 8 bits a channel (mode {mode}); convert it to 8 bits")
+        raise UserError(f"the photo {path} cannot be decoded ({error}); {hint or 'fetch it again'}") from None
+    if mode.startswith(("I", "F")):  # converted to RGB, everything above 255 became white
+        raise UserError(f"the photo {path} has more than 8 bits per channel (mode {mode}); convert it to 8 bits")
     return photo
 
 
 def resized(photo: Image.Image, size: int) -> Image.Image:
-    """The photo at size x size pixels: bilinear, antialiased, aspect not kept."""
+    """The photo at size x size pixels: bilinear, antialiased, aspect ratio not kept."""
     return photo.resize((size, size), Image.Resampling.BILINEAR)
 
 
-def read_resized(path: str | Path, size: int) -> ResizedPhoto:
-    """The photo at size x size pixels. Raises as `read_photo` does."""
-    photo = read_photo(path)
-    return ResizedPhoto(resized(photo, size), photo.height, photo.width)
+def to_input(photo: Image.Image) -> "torch.Tensor":
+    """A network's input, float32 (3, H, W): the RGB photo, scaled to 0..1 and normalised with `MEAN` and `STD`."""
+    import torch  # here, because it takes seconds, and readers of annotations do without
+    from torchvision.transforms.v2 import functional as transforms
 
-
-def to_input(photo: Image.Image) -> torch.Tensor:
-    """A network's input, float32 (3, H, W): the RGB photo, normalised with ImageNet's statistics (kept, see above)."""
     return transforms.normalize(transforms.to_dtype(transforms.to_image(photo), torch.float32, scale=True), MEAN, STD)

@@ -1,109 +1,83 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg from the files as they are on disk: `instances.json` and `refs(<split by>).p`."""
+"""RefCOCO, RefCOCO+ and RefCOCOg as they are distributed: `instances.json` and `refs(<split by>).p`."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dataset.checks import checked_id, checked_photo, checked_sentences, checked_size, require_unique
-from dataset.references import Reference, Split, Tell, strict
+from dataset.checks import checked_name, checked_path, checked_sentences, problem
+from dataset.references import Reference, Split
 from dataset.unpickle import read_pickle
-from utils.errors import UserError, reason, shown
+from utils.errors import UserError, shown
 
 PHOTOS = "train2014"  # the folder of photos, below the data folder
-DOWNLOAD = "put the refer annotations there (data/README.md shows the tree)"
+DOWNLOAD = "fetch the annotations with scripts/download_data.sh (see data/README.md)"
 
 
-def read_refcoco(
-    dataset: str, root: Path, split_by: str, splits: Sequence[str], tell: Tell = strict
-) -> dict[str, Split]:
-    """The splits asked for. Raises UserError for an absent, damaged or inconsistent file and an unknown split.
-
-    tell: is handed the error of each ref that cannot be used, which is then left out.
-    """
-    folder = root / "refer" / dataset
-    file = folder / f"refs({split_by}).p"
+def read_refcoco(dataset: str, root: Path, split_by: str, splits: Sequence[str]) -> dict[str, Split]:
+    """The splits asked for; UserError for an absent, damaged or inconsistent file and for an unknown split."""
+    file = root / "refer" / dataset / f"refs({split_by}).p"
     refs = read_pickle(file, DOWNLOAD)
-    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
-        raise UserError(f"{file} is no list of refs; {DOWNLOAD}")
     try:
         chosen = {split: [ref for ref in refs if _belongs(ref["split"], split)] for split in splits}
-        _require_refs(chosen, sorted({ref["split"] for ref in refs}), file)
         wanted = {ref["ann_id"] for part in chosen.values() for ref in part}
-        require_unique((ref["ref_id"] for ref in refs), "ref_id", str(file))
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{file}: a ref without a usable {reason(error)}; {DOWNLOAD}") from None
-    images, annotations = _read_instances(folder / "instances.json", wanted)
+        known = ", ".join(sorted({ref["split"] for ref in refs}))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is not a list of refs ({problem(error)}); {DOWNLOAD}") from None
+    for split, part in chosen.items():
+        if not part:
+            raise UserError(f"{file} has no split '{split}'; it has {known}")
+    images, annotations = _read_instances(file.with_name("instances.json"), wanted)
+    found = {}
+    for split, part in chosen.items():
+        references = [_reference(index, ref, images, annotations, file) for index, ref in enumerate(part)]
+        found[split] = Split(dataset, split, root / PHOTOS, references)
+    return found
 
-    def references(part: list[dict]) -> Iterator[Reference]:
-        for index, ref in enumerate(part):
-            try:
-                yield _reference(index, ref, images, annotations, file)
-            except UserError as error:
-                tell(error)
 
-    return {split: Split(dataset, split, root / PHOTOS, list(references(part))) for split, part in chosen.items()}
-
-
-def _belongs(marked: str, split: str) -> bool:
-    """`testA`: the mark has the letter A behind test; `test`: the mark contains test."""
+def _belongs(mark: str, split: str) -> bool:
+    """As published: `testA` is any mark with the letter A after "test", `test` any mark that contains "test"."""
     if split.startswith("test") and len(split) > len("test"):
-        return "test" in marked and split[-1] in marked.split("test", 1)[1]
-    return marked == split or (split == "test" and "test" in marked)
-
-
-def _require_refs(chosen: dict[str, list], known: list[str], file: Path) -> None:
-    for split, refs in chosen.items():
-        if not refs:
-            raise UserError(f"{file} has no split '{split}'; it has {', '.join(known[:10])}")
+        return "test" in mark and split[-1] in mark.split("test", 1)[1]
+    return mark == split or (split == "test" and "test" in mark)
 
 
 def _read_instances(file: Path, wanted: set[int]) -> tuple[dict[int, dict], dict[int, dict]]:
-    """Images and annotations by id. Annotations that no ref names are dropped while the file is parsed."""
+    """Images and annotations by id. Annotations that no ref names are dropped during parsing: there are 150,000."""
 
-    def slim(entry: dict[str, Any]) -> dict[str, Any] | None:
+    def drop_unwanted(entry: dict[str, Any]) -> dict[str, Any] | None:
         return None if "segmentation" in entry and entry.get("id") not in wanted else entry
 
     try:
         with file.open(encoding="utf-8") as text:
-            content = json.load(text, object_hook=slim)
-        images, annotations = content["images"], [a for a in content["annotations"] if a is not None]
-        require_unique((image["id"] for image in images), "image", str(file))
-        require_unique((annotation["id"] for annotation in annotations), "annotation", str(file))
-        return {image["id"]: image for image in images}, {a["id"]: a for a in annotations}
+            content = json.load(text, object_hook=drop_unwanted)
+        annotations = {annotation["id"]: annotation for annotation in content["annotations"] if annotation is not None}
+        return {image["id"]: image for image in content["images"]}, annotations
     except FileNotFoundError:
         raise UserError(f"{file} is not there; {DOWNLOAD}") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"{file} is no COCO annotation file ({type(error).__name__}: {reason(error)}); {DOWNLOAD}"
-        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{file} is not a COCO annotation file ({problem(error)}); {DOWNLOAD}") from None
 
 
 def _reference(index: int, ref: dict, images: dict[int, dict], annotations: dict[int, dict], file: Path) -> Reference:
-    where = f"{file}: ref {shown(ref['ref_id'])}"
+    where = f"{file}: ref {shown(ref.get('ref_id'))}"
     try:
-        image, annotation = images.get(ref["image_id"]), annotations.get(ref["ann_id"])
-        if image is None or annotation is None:
-            missing = f"image {shown(ref['image_id'])}" if image is None else f"annotation {shown(ref['ann_id'])}"
-            instances = file.parent / "instances.json"
-            raise UserError(f"{where} names {missing}, which {instances} does not have; {DOWNLOAD}")
-        require_unique((entry["sent_id"] for entry in ref["sentences"]), "sentence", where)
+        for kind, entry_id, known in (("image", ref["image_id"], images), ("annotation", ref["ann_id"], annotations)):
+            if entry_id not in known:
+                raise UserError(f"{where} names {kind} {shown(entry_id)}, which is not in instances.json; {DOWNLOAD}")
+        image, annotation = images[ref["image_id"]], annotations[ref["ann_id"]]
         x, y, w, h = (int(value) for value in annotation["bbox"])  # kept quirk: cut to integers before adding
-        if isinstance(annotation["segmentation"], str):
-            raise ValueError("a segmentation that is a path")  # which own data may name, below their folder
-        height, width = checked_size(image["height"], image["width"], where)
         return Reference(
             index=index,
-            ref_id=checked_id(ref["ref_id"], "ref_id", where),
-            image_id=checked_id(ref["image_id"], "image_id", where),
-            photo=checked_photo(image["file_name"], where),
-            height=height,
-            width=width,
+            ref_id=ref["ref_id"],
+            image_id=checked_name(ref["image_id"], where),
+            photo=checked_path(image["file_name"], where),
+            height=int(image["height"]),
+            width=int(image["width"]),
             sentences=checked_sentences([entry["sent"] for entry in ref["sentences"]], where),
             box=(x, y, x + w, y + h),
             segmentation=annotation["segmentation"],
             category=ref.get("category_id"),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        problem = f"{type(error).__name__}: {reason(error)}"
-        raise UserError(f"{where} or its annotation is damaged ({problem}); {DOWNLOAD}") from None
+        raise UserError(f"{where} or its annotation is damaged ({problem(error)}); {DOWNLOAD}") from None

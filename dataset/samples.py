@@ -1,6 +1,6 @@
 """Samples for training and evaluation, the same for every data set and both stages."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -8,43 +8,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from clip.tokens import tokenize
-from dataset.image_cache import photo_reader
+from dataset.artifacts import mask_path, read_mask
 from dataset.masks import rasterise
-from dataset.photos import to_input
+from dataset.photos import read_photo, resized, to_input
 from dataset.references import Reference, Split
+from utils.distributed import rank, shard, world_size
 from utils.errors import UserError, reason
-
-Sample = dict[str, Any]
-Extras = Callable[[Sample, Reference, int, np.random.Generator], Sample]
-
-
-class SentenceIds:
-    """Numbers the sentences of some refs, from 0 on."""
-
-    def __init__(self, references: Sequence[Reference]):
-        counts = accumulate((len(r.sentences) for r in references), initial=0)
-        self.first = {reference.index: first for reference, first in zip(references, counts, strict=False)}
-
-    def __call__(self, reference: Reference, sentence: int) -> int:
-        """The number of a ref's sentence, which is its place in `all_sentences` of the same refs."""
-        return self.first[reference.index] + sentence
-
-
-def all_sentences(references: Sequence[Reference]) -> list[str]:
-    """The texts of all sentences, in the order of their numbers."""
-    return [text for reference in references for text in reference.sentences]
 
 
 class TrainSamples(Dataset):
-    """One sentence of each ref, drawn anew for each visit.
+    """One sentence of each ref, drawn anew in each epoch.
 
-    Item i: `image` float32 (3, S, S), `tokens` int64 (T,), `ids` (numbers to look up by: `reference`, `sentence`),
-    and what `extras` adds.
-    The draw depends on (seed, epoch, i) alone: not on the worker, nor on what was drawn before. With `cache_images`, a
-    folder, resized photos are kept there.
+    Item i:
+        image: float32 (3, S, S), normalised
+        tokens: int64 (T,)
+        ids: indices in `self.sentences`: `sentence`, its own, and `negatives`, of k others, int64 (k,)
+        mask: with a folder of `pseudo_masks` the ref's, float32 (1, S, S) of 0 and 1, resized to the nearest pixel
+        ref_id: text, for messages
+
+    The draw depends on (seed, epoch, i) alone, not on the worker or on earlier draws, so that training can be resumed.
     """
 
     def __init__(
@@ -53,79 +39,92 @@ class TrainSamples(Dataset):
         size: int,
         query_length: int,
         seed: int,
-        extras: Extras,
-        cache_images: str | Path | None = None,
+        negatives: int = 0,
+        pseudo_masks: str | Path | None = None,
     ):
-        self.split, self.size, self.query_length, self.seed, self.extras = split, size, query_length, seed, extras
-        self.sentence_ids = SentenceIds(split.references)
-        self.read = photo_reader(split, size, cache_images)
-        self.epoch = 0
+        self.split, self.references = split, split.references
+        self.size, self.query_length, self.seed, self.epoch = size, query_length, seed, 0
+        self.negatives, self.pseudo_masks = negatives, pseudo_masks
+        self.sentences = [text for reference in split.references for text in reference.sentences]
+        self.first_sentence = list(accumulate((len(r.sentences) for r in split.references), initial=0))
+        self.refs_of_photo: dict[int | str, list[int]] = {}
+        for index, reference in enumerate(split.references):
+            self.refs_of_photo.setdefault(reference.image_id, []).append(index)
+        if negatives and len(set(self.sentences)) < 2:
+            raise UserError(f"split '{split.name}' has only one distinct sentence; negatives need at least two")
 
     def __len__(self) -> int:
-        return len(self.split.references)
+        return len(self.references)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def __getitem__(self, index: int) -> Sample:
-        reference = self.split.references[index]
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        reference = self.references[index]
         random = np.random.default_rng([self.seed, self.epoch, index])
         drawn = int(random.integers(len(reference.sentences)))
-        sample = {
-            "image": to_input(self.read(self.split.photo_path(reference)).image),
+        negatives = [self._draw_negative(index, reference.sentences[drawn], random) for _ in range(self.negatives)]
+        sample: dict[str, Any] = {
+            "image": to_input(resized(read_photo(self.split.photo_path(reference)), self.size)),
             "tokens": tokenize([reference.sentences[drawn]], self.query_length)[0],
-            "ids": {"reference": index, "sentence": self.sentence_ids(reference, drawn)},
+            "ids": {"sentence": self.first_sentence[index] + drawn, "negatives": torch.tensor(negatives).long()},
+            "ref_id": str(reference.ref_id),
         }
-        return self.extras(sample, reference, drawn, random)
+        if self.pseudo_masks is not None:
+            known = reference.height is not None and reference.width is not None
+            size = (reference.height, reference.width) if known else None
+            mask = torch.from_numpy(read_mask(self.pseudo_masks, reference.name, size).astype(np.float32))
+            sample["mask"] = F.interpolate(mask[None, None], (self.size, self.size), mode="nearest")[0]
+        return sample
 
-
-class NegativeSentences:
-    """Stage 1's negatives: sentences of other refs of the same photo, else any of another text.
-
-    Adds `negatives` to a sample's ids: int64 (k,), numbers of sentences.
-    """
-
-    def __init__(self, split: Split, count: int):
-        self.references, self.count = split.references, count
-        self.sentence_ids = SentenceIds(split.references)
-        self.of_photo: dict[int | str, list[Reference]] = {}
-        for reference in split.references:
-            self.of_photo.setdefault(reference.image_id, []).append(reference)
-        if count and len({text for r in split.references for text in r.sentences}) < 2:
-            raise UserError(f"split '{split.name}' has one distinct sentence only: negatives need two; add refs")
-
-    def candidates(self, reference: Reference) -> list[Reference]:
+    def other_refs(self, index: int) -> list[int]:
         """The other refs of the same photo in this split."""
-        return [other for other in self.of_photo[reference.image_id] if other is not reference]
+        return [other for other in self.refs_of_photo[self.references[index].image_id] if other != index]
 
-    def __call__(self, sample: Sample, reference: Reference, drawn: int, random: np.random.Generator) -> Sample:
-        chosen = [self._draw(reference, reference.sentences[drawn], random) for _ in range(self.count)]
-        numbers = torch.tensor([self.sentence_ids(r, j) for r, j in chosen], dtype=torch.int64)
-        return sample | {"ids": sample["ids"] | {"negatives": numbers}}
-
-    def _draw(self, reference: Reference, positive: str, random: np.random.Generator) -> tuple[Reference, int]:
-        others = self.candidates(reference)
+    def _draw_negative(self, index: int, positive: str, random: np.random.Generator) -> int:
+        """The index of a sentence of another ref of the photo; without one, of any sentence with another text."""
+        others = self.other_refs(index)
+        # Kept: where the photo has no other ref, the ref's own other sentences can be drawn, too.
+        pool = others or range(len(self.references))
         while True:
-            # Kept, as published: where the photo has no other ref, the ref's own other sentences can be drawn too.
-            pool = others or self.references
             negative = pool[int(random.integers(len(pool)))]
-            sentence = int(random.integers(len(negative.sentences)))
-            if others or negative.sentences[sentence] != positive:
-                return negative, sentence
+            sentence = int(random.integers(len(self.references[negative].sentences)))
+            if others or self.references[negative].sentences[sentence] != positive:
+                return self.first_sentence[negative] + sentence
+
+
+def with_pseudo_masks(split: Split, folder: str | Path, skip_missing: bool) -> Split:
+    """The refs of a split that have a pseudo mask; UserError where some have none and `skip_missing` is not set."""
+    found = [reference for reference in split.references if mask_path(folder, reference.name).is_file()]
+    missing = len(split.references) - len(found)
+    if not found or (missing and not skip_missing):
+        raise UserError(
+            f"{missing} of {len(split.references)} refs have no pseudo mask in {folder}; "
+            "make them with scripts/make_pseudo_masks.sh, or leave these refs out with --skip_missing"
+        )
+    return split.part(found)
+
+
+def train_loader(samples: TrainSamples, batch_size: int, seed: int, workers: int) -> DataLoader:
+    """Shuffled batches of this process's part, the last partial one included; reshuffled by `start_epoch`."""
+    sampler = DistributedSampler(samples, num_replicas=world_size(), rank=rank(), seed=seed)
+    return DataLoader(samples, batch_size, sampler=sampler, num_workers=workers, pin_memory=torch.cuda.is_available())
+
+
+def start_epoch(loader: DataLoader, epoch: int) -> None:
+    """Order and draws of this epoch, counted from 0. Workers start anew with each epoch, so they know it."""
+    loader.sampler.set_epoch(epoch)
+    loader.dataset.set_epoch(epoch)
 
 
 @dataclass(frozen=True)
 class Target:
-    """A ref to evaluate: its mask bool (H, W), its box (x1, y1, x2, y2) in pixels, and its size (H, W).
-
-    The size is the annotation's where that says one, else the photo's. Where no masks were asked for, mask and box are
-    None and the size is the photo's.
-    """
+    """A ref to evaluate, or only to segment: then it has no mask and no box, and its size is the photo's."""
 
     reference: Reference
-    mask: np.ndarray | None
-    box: tuple[float, float, float, float] | None
-    size: tuple[int, int]
+    mask: np.ndarray | None  # bool (H, W)
+    box: tuple[float, float, float, float] | None  # x1, y1, x2, y2, in pixels
+    size: tuple[int, int]  # (H, W) of the annotation, where it says, else of the photo
 
 
 @dataclass(frozen=True)
@@ -134,63 +133,50 @@ class EvalBatch:
 
     images: torch.Tensor  # (B, 3, S, S) float32
     tokens: torch.Tensor  # (N, T) int64
-    photo: torch.Tensor  # (N,) int64, the photo that each sentence speaks of
-    target: torch.Tensor  # (N,) int64, the place in `targets` of the ref that each sentence names
+    photo: torch.Tensor  # (N,) int64, the photo that each sentence is about
+    target: torch.Tensor  # (N,) int64, the index in `targets` of the ref that each sentence names
     targets: list[Target]  # (R)
 
     def to(self, device: torch.device) -> "EvalBatch":
-        moved = {name: getattr(self, name).to(device) for name in ("images", "tokens", "photo", "target")}
-        return replace(self, **moved)
+        return replace(self, **{n: getattr(self, n).to(device) for n in ("images", "tokens", "photo", "target")})
 
 
 class EvalPhotos(Dataset):
-    """The photos of a split, each once, with all its refs.
+    """The photos of a split, each once, with all its refs; with `masks` also their ground truth."""
 
-    With `masks` the ground truth comes along. With `cache_images`, a folder, resized photos are kept there.
-    """
-
-    def __init__(
-        self,
-        split: Split,
-        size: int,
-        query_length: int,
-        masks: bool = True,
-        cache_images: str | Path | None = None,
-    ):
+    def __init__(self, split: Split, size: int, query_length: int, masks: bool = True):
         self.split, self.size, self.query_length, self.masks = split, size, query_length, masks
         photos: dict[str, list[Reference]] = {}
         for reference in split.references:
             photos.setdefault(reference.photo, []).append(reference)
         self.photos = list(photos.values())
-        absent = next((r for r in split.references if masks and (r.segmentation is None or r.box is None)), None)
-        if absent:
+        without = next((r for r in split.references if r.segmentation is None or r.box is None), None)
+        if masks and without:
             raise UserError(
-                f"split '{split.name}' of {split.dataset} has no mask for ref {absent.name}: it can be trained on and "
-                "exported, not evaluated; add masks, or leave it out of --test_split (--test_split none)"
+                f"split '{split.name}' of {split.dataset} has no mask for ref {without.name}: it can be trained on and "
+                "exported, but not evaluated; add masks, or leave it out of --test_split (--test_split none)"
             )
-        self.read = photo_reader(split, size, cache_images)
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def __getitem__(self, number: int) -> EvalBatch:
         references = self.photos[number]
-        photo = self.read(self.split.photo_path(references[0]))
+        photo = read_photo(self.split.photo_path(references[0]))
         sentences = [text for reference in references for text in reference.sentences]
-        target = [place for place, reference in enumerate(references) for _ in reference.sentences]
+        targets = [Target(reference, None, None, (photo.height, photo.width)) for reference in references]
+        if self.masks:
+            targets = []
+            for reference in references:
+                size = (reference.height or photo.height, reference.width or photo.width)
+                targets.append(Target(reference, ground_truth(self.split, reference, size), reference.box, size))
         return EvalBatch(
-            images=to_input(photo.image)[None],
+            images=to_input(resized(photo, self.size))[None],
             tokens=tokenize(sentences, self.query_length),
             photo=torch.zeros(len(sentences), dtype=torch.int64),
-            target=torch.tensor(target),
-            targets=[self._target(reference, (photo.height, photo.width)) for reference in references],
+            target=torch.tensor([index for index, reference in enumerate(references) for _ in reference.sentences]),
+            targets=targets,
         )
-
-    def _target(self, reference: Reference, photo_size: tuple[int, int]) -> Target:
-        if not self.masks:
-            return Target(reference, None, None, photo_size)
-        size = (reference.height or photo_size[0], reference.width or photo_size[1])
-        return Target(reference, ground_truth(self.split, reference, size), reference.box, size)
 
 
 def ground_truth(split: Split, reference: Reference, size: tuple[int, int]) -> np.ndarray:
@@ -202,7 +188,7 @@ def ground_truth(split: Split, reference: Reference, size: tuple[int, int]) -> n
         raise UserError(f"{where} is damaged: {reason(error)}; correct or remove it") from None
 
 
-def collate_photos(photos: list[EvalBatch]) -> EvalBatch:
+def collate_photos(photos: Sequence[EvalBatch]) -> EvalBatch:
     """Several photos as one batch."""
     firsts = list(accumulate((len(p.targets) for p in photos), initial=0))
     return EvalBatch(
@@ -211,4 +197,11 @@ def collate_photos(photos: list[EvalBatch]) -> EvalBatch:
         photo=torch.cat([p.photo + number for number, p in enumerate(photos)]),
         target=torch.cat([p.target + first for p, first in zip(photos, firsts, strict=False)]),
         targets=[target for p in photos for target in p.targets],
+    )
+
+
+def eval_loader(photos: EvalPhotos, batch_size: int, workers: int) -> DataLoader:
+    """This process's share of the photos, `batch_size` at a time."""
+    return DataLoader(
+        photos, batch_size, sampler=shard(range(len(photos))), num_workers=workers, collate_fn=collate_photos
     )

@@ -1,4 +1,4 @@
-"""Networks from a description or from a checkpoint, which says itself what it is."""
+"""Networks, from a description or from a checkpoint, which holds its own description."""
 
 import argparse
 import math
@@ -17,16 +17,14 @@ from utils.checkpoint import fill, load_checkpoint
 from utils.errors import UserError, shown
 from utils.options import LONGEST_QUERY, SHORTEST_QUERY, SMALLEST_SIZE
 
-MAX_HIDDEN_DIM = 4096  # half a gigabyte of weights; a checkpoint that says more is no network of this project
-CURE = "train it, or put a published one there (weights/README.md)"  # for a checkpoint that cannot be had
-MAX_SIZE = 4096  # pixels
+HINT = "train it, or fetch a published one: bash scripts/download_weights.sh"
 NETWORK_FLAGS = {"backbone": "backbone", "hidden_dim": "hidden_dim", "prompt_weight": "attn_multi"}
-TOY_BACKBONES, TOY_SCORER, SCORER = ("toy", "toy-RN"), "toy-ViT", "ViT-B/32"
+TOY_BACKBONES, TOY_SCORER, SCORER = ("toy", "toy-RN"), "toy-RNS", "ViT-B/32"
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a network is built from and trained with; kept in every checkpoint. Raises UserError for absurd values."""
+    """What a network is built from and trained with, stored in every checkpoint. UserError for impossible values."""
 
     backbone: str = "clip-RN50"  # NAME, or NAME=FILE with the weights to start from
     hidden_dim: int = 1024  # stage 1's projections
@@ -36,37 +34,36 @@ class Architecture:
 
     def __post_init__(self) -> None:
         check_clip_name(self.backbone)
-        _require_whole("--hidden_dim", self.hidden_dim, 1, MAX_HIDDEN_DIM)
-        _require_whole("--size", self.input_size, SMALLEST_SIZE, MAX_SIZE)
-        _require_whole("--max_query_len", self.query_length, SHORTEST_QUERY, LONGEST_QUERY)
+        for flag, value, low, high in (
+            ("--hidden_dim", self.hidden_dim, 1, 4096),  # half a gigabyte of weights: more is not from this project
+            ("--size", self.input_size, SMALLEST_SIZE, 4096),
+            ("--max_query_len", self.query_length, SHORTEST_QUERY, LONGEST_QUERY),
+        ):
+            if type(value) is not int or not low <= value <= high:
+                raise UserError(f"{flag} {shown(value)} is not a whole number from {low} to {high}")
         if not math.isfinite(self.prompt_weight):
             raise UserError(f"--attn_multi {self.prompt_weight} is not a finite number")
 
     @classmethod
     def of_flags(cls, args: argparse.Namespace) -> "Architecture":
-        """What the flags say, with the published values where they say nothing."""
-        said = {name: getattr(args, flag) for name, flag in NETWORK_FLAGS.items() if getattr(args, flag) is not None}
-        return cls(**said, input_size=args.size, query_length=args.max_query_len)
+        """What the flags say, with the published values as defaults."""
+        given = {name: getattr(args, flag) for name, flag in NETWORK_FLAGS.items() if getattr(args, flag) is not None}
+        return cls(**given, input_size=args.size, query_length=args.max_query_len)
 
     def require_flags(self, args: argparse.Namespace, file: str | Path) -> None:
-        """UserError where a flag of the network group says otherwise than this, which is the checkpoint `file`'s."""
+        """UserError where a network flag contradicts this, the architecture of the checkpoint `file`."""
         for name, flag in NETWORK_FLAGS.items():
-            said, own = getattr(args, flag), getattr(self, name)
-            same = said is None or said == own
-            if not same and not (name == "backbone" and check_clip_name(said) == check_clip_name(own)):
-                raise UserError(f"{file} was trained with --{flag} {own}, not {said}; leave it out")
-
-
-def _require_whole(flag: str, value: Any, low: int, high: int) -> None:
-    if type(value) is not int or not low <= value <= high:
-        raise UserError(f"{flag} {shown(value)} is not a whole number from {low} to {high}")
+            given, own = getattr(args, flag), getattr(self, name)
+            same = given in (None, own) or (name == "backbone" and check_clip_name(given) == check_clip_name(own))
+            if not same:
+                raise UserError(f"{file} was trained with --{flag} {own}, not {given}; leave this flag out")
 
 
 Network = ResponseNetwork | SegmentationNetwork  # with the `architecture` that it was built from
 
 
 def build_network(stage: int, architecture: Architecture, pretrained: bool) -> Network:
-    """A network of stage 1 or 2; with `pretrained` its backbone has CLIP's weights, else it is random."""
+    """A network of stage 1 or 2; with `pretrained` its backbone has CLIP's weights, else random ones."""
     backbone = build_clip(architecture.backbone, pretrained)
     if stage == 1:
         network = ResponseNetwork(backbone, architecture.hidden_dim, architecture.prompt_weight)
@@ -77,50 +74,48 @@ def build_network(stage: int, architecture: Architecture, pretrained: bool) -> N
 
 
 def build_scorer(network: Network, name: str | None = None, amp: torch.dtype | None = None) -> Scorer:
-    """The scorer `name`, by default that which goes with a network's backbone: the toy world's own, else ViT-B/32."""
+    """The scorer `name`, by default ViT-B/32, or the toy scorer for a network with the toy backbone."""
     backbone = network.architecture.backbone.partition("=")[0]
     return Scorer(build_clip(name or (TOY_SCORER if backbone in TOY_BACKBONES else SCORER)), amp)
 
 
 def network_content(network: Network) -> dict[str, Any]:
     """What a checkpoint holds of a network."""
-    # The file of the initial weights does not matter any more.
+    # The file of the initial weights no longer matters.
     description = asdict(network.architecture) | {"backbone": network.architecture.backbone.partition("=")[0]}
     return {"model": network.state_dict(), "architecture": description}
 
 
 def load_network(
-    file: str | Path, cure: str = CURE, fallback: Architecture | None = None, stage: int | None = None
+    file: str | Path,
+    hint: str = HINT,
+    fallback: Architecture | None = None,
+    stage: int | None = None,
+    content: dict[str, Any] | None = None,
 ) -> Network:
     """The network of a checkpoint, ours or a published one, in evaluation mode on the CPU.
 
-    A published checkpoint does not say what it was built from: then `fallback` does. Raises UserError where the file is
-    no such checkpoint, or of another stage than `stage`.
+    A published checkpoint does not say what it was built from: then `fallback` does. content: what the file holds, if
+    it was read before. Raises UserError where the file is not such a checkpoint, or is of another stage than `stage`.
     """
-    content = load_checkpoint(file, cure)
+    content = load_checkpoint(file, hint) if content is None else content
     state = content.get("model", content)
-    if not isinstance(state, dict) or not all(_is_parameter(*item) for item in state.items()):
-        raise UserError(f"{file} holds no network; {cure}")
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
+        raise UserError(f"{file} does not hold a network; {hint}")
     state = {our_name(name.removeprefix("module.")): value for name, value in state.items()}
     found = stage_of(state, str(file))
     if stage not in (None, found):
-        raise UserError(f"{file} is a checkpoint of stage {found}, stage {stage} was asked for; {cure}")
-    architecture = _described(content.get("architecture"), file) or fallback or Architecture()
+        raise UserError(f"{file} is a checkpoint of stage {found}, not of stage {stage}; {hint}")
+    architecture = fallback or Architecture()
+    if content.get("architecture") is not None:
+        try:
+            architecture = Architecture(**content["architecture"])
+        except UserError as error:
+            raise UserError(f"{file} describes an impossible network: {error}") from None
+        except (TypeError, AttributeError, ValueError, OverflowError):  # of `isfinite` for what is no plain number
+            raise UserError(f"{file} describes its network in an unknown way; train it again") from None
     network = build_network(found, architecture, pretrained=False)
     fill(network, state, file, f"is it a checkpoint with --backbone {architecture.backbone}?")
     return network.eval()
-
-
-def _is_parameter(name: Any, value: Any) -> bool:
-    return isinstance(name, str) and isinstance(value, torch.Tensor)
-
-
-def _described(description: Any, file: str | Path) -> Architecture | None:
-    if description is None:
-        return None
-    try:
-        return Architecture(**description)
-    except UserError as error:
-        raise UserError(f"{file} describes a network that cannot be: {error}") from None
-    except (TypeError, AttributeError):
-        raise UserError(f"{file} describes its network in a way this version does not know; train it again") from None

@@ -11,51 +11,43 @@ from model.scorer import SentenceTable
 from model.stage1 import Stage1Output
 from model.stage2 import Stage2Output
 from utils.engine import Criterion
+from utils.maps import in_full_precision
 
 Batch = dict[str, Any]
 
-BACKGROUND_SCORE = 1.0
-FOCAL_EXPONENT = 3
-FOCAL_FLOOR = 0.01
-
-
-def _in_full(x: torch.Tensor) -> torch.Tensor:
-    """Half precision as float32: losses are never computed in less."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
 
 def classification_scores(scores: torch.Tensor) -> torch.Tensor:
-    """How much each image speaks of each sentence, (B, N), from scores (B, N, h, w).
+    """How strongly each image shows what each sentence names, (B, N), from scores (B, N, h, w).
 
     Mean and maximum over the pixels and a focal penalty on sentences that cover little of the image, after a softmax
-    over the sentences and a constant background.
+    over the sentences and a background that scores 1 everywhere.
     """
-    background = torch.full_like(scores[:, :1], BACKGROUND_SCORE)
+    background = torch.ones_like(scores[:, :1])
     coverage = torch.cat([background, scores], dim=1).softmax(dim=1)[:, 1:].mean(dim=(2, 3))  # (B, N)
-    penalty = (1 - coverage) ** FOCAL_EXPONENT * torch.log(FOCAL_FLOOR + coverage)
+    penalty = (1 - coverage) ** 3 * torch.log(0.01 + coverage)
     return scores.mean(dim=(2, 3)) + scores.amax(dim=(2, 3)) + penalty
 
 
 def classification_loss(scores: torch.Tensor) -> torch.Tensor:
-    """From scores (B, B, h, w) of images and the batch's sentences: each image's own is true, the others are false."""
+    """Each image against the sentences of its batch, of which its own is true; scores (B, B, h, w)."""
     own = torch.eye(len(scores), device=scores.device)
     return F.multilabel_soft_margin_loss(classification_scores(scores), own)
 
 
 def foreground_loss(foreground: torch.Tensor, sentences: torch.Tensor) -> torch.Tensor:
-    """The masked image shall fit its sentence: unit embeddings (B, D) of both."""
+    """Low where the masked image fits its sentence: unit embeddings (B, D) of both."""
     similarity = (foreground * sentences).sum(dim=-1)
     return -similarity.clamp(1e-4, 0.9999).log().mean()
 
 
 def negative_loss(foreground: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-    """The masked image shall not fit other sentences: unit embeddings (B, D) and (B, k, D)."""
+    """Low where the masked image does not fit other sentences: unit embeddings (B, D) and (B, k, D)."""
     similarity = torch.einsum("bd,bkd->bk", foreground, negatives)
     return -torch.log(1 - similarity).mean()
 
 
 class Stage1Criterion(Criterion):
-    """Classification, and calibration by the scorer: foreground and negative. A weight of 0 switches a loss off."""
+    """Classification, and calibration by the scorer: foreground and negative. A loss of weight 0 is not computed."""
 
     def __init__(
         self, sentences: SentenceTable, foreground: float = 1.0, classification: float = 5.0, negative: float = 2.0
@@ -64,32 +56,29 @@ class Stage1Criterion(Criterion):
         self.sentences, self.scorer = sentences, sentences.scorer
 
     def __call__(self, output: Stage1Output, batch: Batch) -> dict[str, torch.Tensor]:
-        """Unweighted losses by name. Of the batch: `image` (B, 3, S, S), and the numbers of the sentences,
+        """Unweighted losses by name. From the batch: `image` (B, 3, S, S), and the indices of its sentences,
         `ids["sentence"]` (B,) and `ids["negatives"]` (B, k)."""
         losses = {}
         if self.weights["classification"]:
-            losses["classification"] = classification_loss(_in_full(output.scores))
+            losses["classification"] = classification_loss(in_full_precision(output.scores))
         if self.weights["foreground"] or self.weights["negative"]:
-            losses |= self._calibration(output, batch)
+            # Kept: training masks the image with the sigmoid of the response, PRMS with its relu.
+            mask = self.scorer.resize(output.response.sigmoid())
+            masked = self.scorer.embed_images(self.scorer.resize(batch["image"]), mask)  # (B, D), for both losses
+            if self.weights["foreground"]:
+                losses["foreground"] = foreground_loss(masked, self.sentences(batch["ids"]["sentence"]))
+            if self.weights["negative"] and batch["ids"]["negatives"].shape[1]:
+                losses["negative"] = negative_loss(masked, self.sentences(batch["ids"]["negatives"]))
         return losses
-
-    def _calibration(self, output: Stage1Output, batch: Batch) -> dict[str, torch.Tensor]:
-        # Kept: training masks with the sigmoid of the response, PRMS with its relu.
-        mask = self.scorer.resize(output.response.sigmoid())
-        foreground = _in_full(self.scorer.embed_images(self.scorer.resize(batch["image"]), mask))  # for both losses
-        losses = {"foreground": foreground_loss(foreground, _in_full(self.sentences(batch["ids"]["sentence"])))}
-        if self.weights["negative"] and batch["ids"]["negatives"].shape[1]:
-            losses["negative"] = negative_loss(foreground, _in_full(self.sentences(batch["ids"]["negatives"])))
-        return {name: loss for name, loss in losses.items() if self.weights[name]}
 
 
 def segmentation_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean binary cross-entropy of logits (B, 1, S, S) against a pseudo mask of 0 and 1, of the same shape."""
-    return F.binary_cross_entropy_with_logits(_in_full(logits), mask)
+    return F.binary_cross_entropy_with_logits(in_full_precision(logits), mask)
 
 
 class Stage2Criterion(Criterion):
-    """Segmentation at four levels, each its own loss; with a teacher also consistency with its output.
+    """Segmentation at four levels, each a loss of its own; with a teacher also consistency with its output.
 
     The teacher (mean teacher, off by default) is an exponential moving average of the network.
     """
@@ -102,7 +91,7 @@ class Stage2Criterion(Criterion):
             self.teacher = copy.deepcopy(student).train().requires_grad_(False)
 
     def __call__(self, output: Stage2Output, batch: Batch) -> dict[str, torch.Tensor]:
-        """Unweighted losses by name. Of the batch: `mask` (B, 1, S, S), float; `image` and `tokens` for the teacher."""
+        """Unweighted losses by name. From the batch: `mask` (B, 1, S, S) float; for a teacher `image`, `tokens`."""
         losses = {
             f"segmentation{level}": segmentation_loss(logits, batch["mask"])
             for level, logits in enumerate(output.logits, start=1)
@@ -111,24 +100,16 @@ class Stage2Criterion(Criterion):
             with torch.no_grad():
                 taught = self.teacher(batch["image"], batch["tokens"]).logits
             losses["consistency"] = sum(
-                F.mse_loss(_in_full(own).sigmoid(), _in_full(other).sigmoid())
+                F.mse_loss(in_full_precision(own).sigmoid(), in_full_precision(other).sigmoid())
                 for own, other in zip(output.logits, taught, strict=True)
             )
         return losses
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Move the teacher a little towards the network; buffers are copied."""
-        if self.teacher is None:
-            return
-        for mean, new in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
-            mean.lerp_(new, 1 - self.decay)
-        for mean, new in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
-            mean.copy_(new)
-
-    def training_state(self) -> dict[str, torch.Tensor]:
-        return {} if self.teacher is None else self.teacher.state_dict()
-
-    def load_training_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Move the teacher a little towards the network; copy the buffers."""
         if self.teacher is not None:
-            self.teacher.load_state_dict(state)
+            for mean, new in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+                mean.lerp_(new, 1 - self.decay)
+            for mean, new in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
+                mean.copy_(new)

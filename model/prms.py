@@ -1,23 +1,17 @@
-"""Positive response map selection: of a ref's response maps the one that fits all its sentences best (section 3.4)."""
+"""Positive response map selection: of a ref's response maps, the one that fits all its sentences best (section 3.4)."""
 
 import torch
 
 from clip import without_padding
 from dataset.samples import EvalBatch
-from model.predict import Predict
 from model.scorer import Scorer
 from utils.maps import Responses
 
 
-def with_prms(predict: Predict, scorer: Scorer) -> Predict:
-    """A `predict` that gives all sentences of a ref the same map, the one that PRMS selects."""
-
-    def predict_selected(batch: EvalBatch) -> Responses:
-        responses = predict(batch)
-        chosen = select(similarities(scorer, batch, responses.maps), batch.target)
-        return Responses(*(tensor[chosen] for tensor in responses))
-
-    return predict_selected
+def select_maps(scorer: Scorer, batch: EvalBatch, responses: Responses) -> Responses:
+    """The responses with the map that PRMS selects for a ref in the place of all its maps."""
+    chosen = select(similarities(scorer, batch, responses.maps), batch.target)
+    return Responses(*(tensor[chosen] for tensor in responses))
 
 
 def similarities(scorer: Scorer, batch: EvalBatch, maps: torch.Tensor) -> torch.Tensor:
@@ -34,6 +28,6 @@ def select(similarity: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """
     same = target[:, None] == target[None]
     totals = torch.where(same, similarity.double(), 0).sum(dim=1)  # (N,) over the sentences of the map's own ref
-    candidates = torch.where(same, totals[None], -torch.inf)  # (N, N) the maps each sentence may get
+    candidates = torch.where(same, totals[None], -torch.inf)  # (N, N) the maps that each sentence may get
     best = candidates == candidates.amax(dim=1, keepdim=True)
     return best.int().argmax(dim=1)

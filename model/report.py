@@ -1,120 +1,107 @@
 """The metric card of an evaluation: `report.json`, and `report.html` for people (`validate.py --report`)."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from dataset.photos import read_photo
 from dataset.references import Split
-from dataset.samples import Target, ground_truth
-from utils.distributed import gather, is_main
+from dataset.samples import EvalPhotos, eval_loader, ground_truth
+from model.build import Network
+from model.evaluation import responses
+from model.scorer import Scorer
+from utils.distributed import all_gather, is_main
 from utils.errors import UserError
-from utils.evaluator import OnTarget
-from utils.files import read_json, replacing, write_json
-from utils.maps import Responses
+from utils.files import atomic_write, read_json, write_json
+from utils.log import log
 from utils.metrics import Outcome
 from utils.pictures import fit_into, jpeg, mask_overlay
-from utils.report_figures import RESAMPLES, Sentence, differences, photo_numbers, split_report
-from utils.report_page import page
-
-PICTURE = 320  # pixels, the longer side of a case's pictures
+from utils.report import RESAMPLES, Sentence, render_page, summarise_split
 
 
-class MetricCard:
-    """Collects the splits of an evaluation, beside those of another report where one is named.
-
-    Raises UserError at once where the other report is absent, damaged or of other sentences.
-    """
-
-    def __init__(self, folder: str, compare: str | None, splits: dict[str, Split], title: str):
-        self.folder, self.compare = Path(folder), compare
-        self.other = _read_other(compare, splits) if compare else {}
-        self.report: dict[str, Any] = {
-            "title": title,
-            "interval": f"95 %, bootstrap over photos, {RESAMPLES} resamples",
-            "compared_with": compare,
-            "splits": {},
-        }
-        self.pictures: dict[str, dict[int, list[bytes]]] = {}
-
-    def add(
-        self,
-        split: Split,
-        outcomes: list[Outcome],
-        threshold: float,
-        evaluate_again: Callable[[Split, OnTarget], list[Outcome]],
-    ) -> None:
-        """Take in a split's outcomes. The chosen cases are evaluated again for their pictures: no map is kept."""
-        sentences = sentences_of(split)
-        found = split_report(outcomes, sentences)
-        if self.compare:
-            found["differences"] = differences(outcomes, self.other[split.name], photo_numbers(sentences))
-        chosen = {place for places in found["cases"].values() for place in places}
-        self.report["splits"][split.name] = found
-        self.pictures[split.name] = _draw(split, [outcomes[i] for i in chosen], list(chosen), threshold, evaluate_again)
-
-    def write(self) -> str:
-        """Write both files; returns a line that says where they are."""
-        if is_main():
-            write_json(self.folder / "report.json", self.report)
-            with replacing(self.folder / "report.html") as file:
-                file.write(page(self.report, self.pictures).encode())
-        return f"report: {self.folder / 'report.html'} and report.json"
-
-
-def sentences_of(split: Split) -> list[Sentence]:
-    """What is known of the split's sentences, in the order of their outcomes; every ref has a mask."""
-    same = Counter((reference.photo, reference.category) for reference in split.references)
-    found = []
-    for reference in split.references:
-        share = float(ground_truth(split, reference, (reference.height, reference.width)).mean())
-        others = None if reference.category is None else same[reference.photo, reference.category] - 1
-        found += [Sentence(reference.photo, text, share, others) for text in reference.sentences]
-    return found
-
-
-def _read_other(file: str, splits: dict[str, Split]) -> dict[str, list[Outcome]]:
-    """The outcomes in another report, by split; UserError where it is not of the same sentences."""
-    cure = "name a report.json that validate.py --report wrote for the same splits"
-    content = read_json(file, cure)
-    try:
-        tables = {name: content["splits"][name]["table"] for name in splits}
-        outcomes = {name: [Outcome(*map(float, row)) for row in table["outcome"]] for name, table in tables.items()}
-        told = {name: list(zip(table["photo"], table["text"], strict=True)) for name, table in tables.items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{file} is no report of {', '.join(splits)} ({type(error).__name__} {error}); {cure}"
-        ) from None
+def read_comparison(file: str | Path, splits: dict[str, Split]) -> dict[str, list[Outcome]]:
+    """The outcomes in another report, by split. UserError where it is absent, damaged or of other sentences."""
+    hint = "name a report.json that validate.py --report wrote for the same splits"
+    content = read_json(file, hint)
+    outcomes = {}
     for name, split in splits.items():
-        ours = [(reference.photo, text) for reference in split.references for text in reference.sentences]
-        if told[name] != ours or len(outcomes[name]) != len(ours):
-            raise UserError(f"{file} is of other sentences of the split '{name}' and cannot be compared; {cure}")
+        try:
+            table = content["splits"][name]["table"]
+            outcomes[name] = [Outcome(*map(float, row)) for row in table["outcome"]]
+            found = [row[:2] for row in zip(table["photo"], table["text"], table["outcome"], strict=True)]
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            words = f"{file} has no usable table of the split '{name}' ({type(error).__name__}: {error})"
+            raise UserError(f"{words}; {hint}") from None
+        expected = [(reference.photo, text) for reference in split.references for text in reference.sentences]
+        if found != expected:
+            raise UserError(f"{file} has other sentences in the split '{name}' and cannot be compared; {hint}")
     return outcomes
 
 
-def _draw(
+def report_split(split: Split, outcomes: list[Outcome], others: list[Outcome] | None = None) -> dict[str, Any]:
+    """What report.json holds of a split, from the outcomes of all its sentences in order; every ref has a mask.
+
+    With `others`, the same sentences' outcomes in another evaluation, it holds the differences too.
+    """
+    same = Counter((reference.photo, reference.category) for reference in split.references)
+    sentences = []
+    for reference in split.references:
+        share = float(ground_truth(split, reference, (reference.height, reference.width)).mean())
+        rivals = None if reference.category is None else same[reference.photo, reference.category] - 1
+        sentences += [Sentence(reference.photo, text, share, rivals) for text in reference.sentences]
+    return summarise_split(outcomes, sentences, others)
+
+
+def draw_cases(
     split: Split,
-    cases: Sequence[Outcome],
-    places: Sequence[int],
-    threshold: float,
-    evaluate_again: Callable[[Split, OnTarget], list[Outcome]],
+    outcomes: list[Outcome],
+    report: dict[str, Any],
+    network: Network,
+    device: torch.device,
+    scorer: Scorer | None,
+    size: int,
+    query_length: int,
 ) -> dict[int, list[bytes]]:
-    """Place of a case -> its true mask and its prediction over the photo, as JPEG."""
-    wanted = {(case.reference, case.sentence): place for case, place in zip(cases, places, strict=True)}
+    """The report's cases, by place in `outcomes`: their true mask and their prediction over the photo, as JPEGs.
+
+    Their refs are evaluated again, since no map was kept. The same on every process; all of them must call it.
+    """
+    chosen = {place for places in report["cases"].values() for place in places}
+    place_of = {(outcomes[place].reference, outcomes[place].sentence): place for place in chosen}
+    indices = {outcomes[place].reference for place in chosen}
+    part = split.part([reference for reference in split.references if reference.index in indices])
+    loader = eval_loader(EvalPhotos(part, size, query_length), 1, 0)
     drawn: dict[int, list[bytes]] = {}
-
-    def draw(target: Target, maps: np.ndarray, _: Responses) -> None:
+    for target, maps, _ in responses(network, loader, device, scorer, "pictures"):
+        photo = np.array(read_photo(split.photo_path(target.reference)))
         for sentence, response in enumerate(maps):
-            place = wanted.get((target.reference.index, sentence))
+            place = place_of.get((target.reference.index, sentence))
             if place is not None:
-                photo = np.array(read_photo(split.photo_path(target.reference)))
-                masks = (target.mask, response > threshold)
-                drawn[place] = [jpeg(fit_into(mask_overlay(photo, mask), PICTURE)) for mask in masks]
+                masks = (target.mask, response > network.mask_threshold)
+                drawn[place] = [jpeg(fit_into(mask_overlay(photo, mask), 320)) for mask in masks]
+    return {place: pictures for part in all_gather(drawn) for place, pictures in part.items()}
 
-    references = {case.reference for case in cases}
-    part = [reference for reference in split.references if reference.index in references]
-    evaluate_again(split.part(part), draw)
-    return {place: pictures for share in gather(drawn) for place, pictures in share.items()}
+
+def write_report(
+    folder: str | Path,
+    title: str,
+    compared_with: str | None,
+    reports: dict[str, dict[str, Any]],
+    pictures: dict[str, dict[int, list[bytes]]],
+) -> None:
+    """Write report.json and report.html into `folder`, on the main process; `reports` and `pictures` are by split."""
+    if not is_main():
+        return
+    report = {
+        "title": title,
+        "interval": f"95 %, bootstrap over photos, {RESAMPLES} resamples",
+        "compared_with": compared_with,
+        "splits": reports,
+    }
+    write_json(Path(folder) / "report.json", report)
+    with atomic_write(Path(folder) / "report.html") as file:
+        file.write(render_page(report, pictures).encode())
+    log(f"report: {Path(folder) / 'report.html'} and report.json")

@@ -1,4 +1,4 @@
-"""The scorer: a frozen CLIP that says how well a masked image fits a sentence. The losses and PRMS ask it."""
+"""The scorer: a frozen CLIP that scores how well a masked image fits a sentence, for the losses and for PRMS."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clip import encode_image, encode_text, tokenize
+from utils.maps import in_full_precision
 
 
 class Scorer(nn.Module):
@@ -20,10 +21,11 @@ class Scorer(nn.Module):
         super().__init__()
         self.amp = amp
         self.clip = clip_model.eval().requires_grad_(False)
-        self.resolution = int(clip_model.visual.image_size[0])
+        size = clip_model.visual.image_size  # a pair for ViTs, a number for residual networks
+        self.resolution = size if isinstance(size, int) else size[0]
 
     def train(self, mode: bool = True) -> "Scorer":
-        """Stays in evaluation mode."""
+        """Does nothing: the scorer stays in evaluation mode."""
         return super().train(False)
 
     def resize(self, x: torch.Tensor) -> torch.Tensor:
@@ -37,7 +39,7 @@ class Scorer(nn.Module):
         """
         with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
             embeddings = encode_image(self.clip, images * masks)
-        return F.normalize(embeddings, dim=-1)
+        return F.normalize(in_full_precision(embeddings), dim=-1)
 
     @torch.no_grad()
     def embed_sentences(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -48,8 +50,8 @@ class Scorer(nn.Module):
 class SentenceTable:
     """The scorer's embeddings of all sentences of a split, which never change in training: computed once, looked up.
 
-    They are computed in fixed groups when one of a group is first asked for, so that their bits do not depend on when
-    that is: a training that was interrupted goes on exactly.
+    They are computed in fixed groups, when a sentence of the group is first asked for, so that their bits do not depend
+    on the order: a resumed training repeats exactly.
     """
 
     GROUP = 256
@@ -62,14 +64,11 @@ class SentenceTable:
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
         """Unit embeddings (..., D) of the sentences numbered `ids`, int64 (...) on the CPU."""
         for group in set((ids // self.GROUP).flatten().tolist()) - self.known:
-            self._compute(group)
+            first = group * self.GROUP
+            tokens = tokenize(self.sentences[first : first + self.GROUP], self.query_length)
+            embeddings = self.scorer.embed_sentences(tokens.to(self.scorer.clip.text_projection.device))
+            if self.table is None:
+                self.table = embeddings.new_empty(len(self.sentences), embeddings.shape[1])
+            self.table[first : first + len(embeddings)] = embeddings
+            self.known.add(group)
         return self.table[ids.to(self.table.device, non_blocking=True)]
-
-    def _compute(self, group: int) -> None:
-        first = group * self.GROUP
-        tokens = tokenize(self.sentences[first : first + self.GROUP], self.query_length)
-        embeddings = self.scorer.embed_sentences(tokens.to(self.scorer.clip.text_projection.device))
-        if self.table is None:
-            self.table = embeddings.new_empty(len(self.sentences), embeddings.shape[1])
-        self.table[first : first + len(embeddings)] = embeddings
-        self.known.add(group)

@@ -32,12 +32,15 @@ class Segmenter:
     def respond(self, photo: Photo, sentences: Sequence[str]) -> np.ndarray:
         """Response maps of a photo, float32 (N, H, W), at most 1, at the photo's size.
 
-        A photo is a path, a PIL image or an RGB array uint8 (H, W, 3). Raises UserError for a photo that cannot be
-        decoded, for an empty sentence, and for a sentence in the place of a list of them.
+        A photo is a path, which is read upright, a PIL image or an RGB array uint8 (H, W, 3). UserError for a photo
+        that cannot be decoded, for an empty sentence, and for a sentence in the place of a list of them.
         """
         if isinstance(sentences, str):
             raise UserError(f"{shown(sentences)} is one sentence; give a list of them")
-        image = as_image(photo)
+        if isinstance(photo, str | Path):
+            image = read_photo(photo, upright=True, hint="give another photo")
+        else:
+            image = (Image.fromarray(photo) if isinstance(photo, np.ndarray) else photo).convert("RGB")
         if not sentences:
             return np.zeros((0, image.height, image.width), dtype=np.float32)
         texts = [checked_sentence(sentence, "the list of sentences", "give another sentence") for sentence in sentences]
@@ -50,15 +53,6 @@ class Segmenter:
     def segment(self, photo: Photo, sentences: Sequence[str], threshold: float | None = None) -> np.ndarray:
         """Masks of a photo, bool (N, H, W): where the response exceeds `threshold`, by default the stage's own."""
         return self.respond(photo, sentences) > (self.network.mask_threshold if threshold is None else threshold)
-
-
-def as_image(photo: Photo) -> Image.Image:
-    """A photo in RGB from a path, there upright, a PIL image or an array."""
-    if isinstance(photo, Image.Image):
-        return photo.convert("RGB")
-    if isinstance(photo, np.ndarray):
-        return Image.fromarray(photo).convert("RGB")
-    return read_photo(photo, upright=True, cure="give another photo")
 
 
 def load_model(file: str | Path, device: torch.device | str = "cpu", size: int | None = None) -> Segmenter:

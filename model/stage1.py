@@ -9,11 +9,11 @@ from torch import nn
 
 from clip import encode_text, image_pyramid, pyramid_channels, without_padding
 from model.attention import BilateralPrompt
-from utils.maps import Responses, full_maps, upsample
+from utils.maps import Responses, full_maps, in_full_precision, upsample
 
 
 class Stage1Output(NamedTuple):
-    """Of B images and the N = B sentences of their batch."""
+    """For B images and the N = B sentences of their batch."""
 
     scores: torch.Tensor  # (B, N, h, w) every image against every sentence, h = H / 32
     response: torch.Tensor  # (B, 1, H, W) image i against its own sentence i, before any activation
@@ -70,4 +70,6 @@ class ResponseNetwork(nn.Module):
         return visual, sentences.expand(len(images), -1, -1)
 
     def _scores(self, visual: torch.Tensor, sentences: torch.Tensor) -> torch.Tensor:
-        return self.logit_scale.exp() * torch.einsum("bchw,bnc->bnhw", visual, sentences)
+        with torch.autocast(visual.device.type, enabled=False):  # in float32 also under AMP
+            products = torch.einsum("bchw,bnc->bnhw", in_full_precision(visual), in_full_precision(sentences))
+            return self.logit_scale.exp() * products

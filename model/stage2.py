@@ -10,9 +10,11 @@ from clip import encode_text, image_pyramid, pyramid_channels
 from model.attention import PixelAttention
 from utils.maps import Responses, upsample
 
+SENTENCES_AT_A_TIME = 16  # in evaluation
+
 
 class Stage2Output(NamedTuple):
-    """Of B images and a sentence each."""
+    """For B images with one sentence each."""
 
     logits: tuple[torch.Tensor, ...]  # four of (B, 1, H, W), the finest first; positive is foreground
 
@@ -51,13 +53,15 @@ class SegmentationNetwork(nn.Module):
         )
 
     def respond(self, images: torch.Tensor, tokens: torch.Tensor, photo: torch.Tensor) -> Responses:
-        """Evaluation: logits of sentence n for image `photo[n]`; an image is encoded once.
+        """Evaluation: logits of sentence n for image `photo[n]`; an image is encoded once for all its sentences.
 
         images (B, 3, H, W), tokens (N, T), photo (N,).
         """
-        pyramid = [features[photo] for features in image_pyramid(self.backbone, images)]
-        finest = self._decode(pyramid, self._words(tokens))[0]
-        logits = self.head[0](finest)
+        pyramid, words = image_pyramid(self.backbone, images), self._words(tokens)
+        # Each sentence needs a pyramid of its own, so only a few are decoded at a time.
+        parts = zip(photo.split(SENTENCES_AT_A_TIME), words.split(SENTENCES_AT_A_TIME), strict=True)
+        finest = (self._decode([features[p] for features in pyramid], w)[0] for p, w in parts)
+        logits = torch.cat([self.head[0](features) for features in finest])
         return Responses(logits, upsample(logits, images.shape[-2:]))
 
     def _words(self, tokens: torch.Tensor) -> torch.Tensor:

@@ -1,146 +1,104 @@
-"""A training of either stage, put together from the command line's settings: the scripts differ in data and losses."""
+"""What both trainings do around their epochs: resume, validate, keep checkpoints and pictures, and report."""
 
 import argparse
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from dataset.loading import TrainLoader, eval_loader
 from dataset.references import Split
-from dataset.samples import EvalPhotos
+from dataset.samples import EvalPhotos, eval_loader
 from model.build import Architecture, Network, build_network, load_network, network_content
-from model.examples import Examples
-from model.predict import predict_with
-from model.training_folder import TrainingFolder
-from utils.checkpoint import find_checkpoint
-from utils.distributed import is_main, wait_for_all, world_size
-from utils.engine import Callbacks, Criterion, Training, fit
-from utils.evaluator import evaluate
-from utils.files import owned_by_this_run
-from utils.log import TrainingLog, say
+from model.evaluation import evaluate
+from model.sheets import draw_examples
+from utils.checkpoint import LAST, find_checkpoint, load_checkpoint, require_settings, save_training
+from utils.distributed import is_main, world_size
+from utils.engine import steps_per_epoch
+from utils.log import TrainingLog, log
 from utils.metrics import summarise
-from utils.optimisation import build_optimizer, polynomial_decay
-from utils.sync_batch_norm import synchronise
-
-# Flags that a resumed training must share with the one it goes on from; the others may change on the way.
-FIXED = ("dataset", "split_by", "size", "max_query_len", "batch_size", "accumulate", "epochs", "seed", "compile", "lr")
-FIXED += ("lr_multi", "weight_decay", "w1", "w4", "w5", "negative_samples", "scorer", "model_ema")
+from utils.options import training_settings
+from utils.pictures import save_png
 
 
-def train(
-    stage: int,
-    args: argparse.Namespace,
-    build_criterion: Callable[[Network], Criterion],
-    loader: TrainLoader,
-    validation: Sequence[Split],
-    device: torch.device,
-    amp: torch.dtype | None,
-    schedule_interval: Literal["step", "epoch"],
-    fast: Sequence[str] = (),
-) -> None:
-    """Build or resume a training and run it to its end; `args` are the flags of the training group.
+def initial_network(
+    stage: int, args: argparse.Namespace, device: torch.device
+) -> tuple[Network, dict[str, Any] | None]:
+    """The network that training starts with; and with `--resume` the content of the last checkpoint, if there is one.
 
-    amp: precision of the network's products. schedule_interval: what the schedule counts. fast: see `build_optimizer`.
+    The network is that checkpoint's, else that of `--pretrain`, else a new one with CLIP's weights. UserError where a
+    checkpoint is damaged, or was made with other settings.
     """
-    settings = {name: getattr(args, name) for name in FIXED if hasattr(args, name)}
-    folder = TrainingFolder(args.output, settings | {"amp": str(amp), "processes": world_size()})
-    validated = {split.name: _batches(split, args) for split in validation}
-    examples = Examples([*validation, loader.samples.split][0], args.size, args.max_query_len)
-    with owned_by_this_run(args.output, main=is_main()):
-        last = folder.read_last() if args.resume and (folder.last.is_file() or not args.pretrain) else None
-        torch.manual_seed(args.seed)
-        network = _initial_network(stage, args, folder if last else None).to(device)
-        optimizer = build_optimizer(network, args.lr, args.lr_multi, args.weight_decay, fast)
-        schedule = polynomial_decay(optimizer, len(loader) * args.epochs)
-        parallel, criterion = _for_training(network, args.compile), build_criterion(network)
-        training = Training(parallel, criterion, optimizer, schedule, schedule_interval, amp)
-        if last:
-            folder.restore(training, last)
-        say(_description(args, loader, training))
-        log = TrainingLog(args.output, args.board_folder)
-        log.settings(vars(args))
-        callbacks = TrainingCallbacks(
-            60 * args.save_every, network, training, validated, examples, folder, log, len(loader)
-        )
-        fit(training, loader, args.epochs, log, callbacks)
-        log.close()
-        say(f"examples of the last epoch: {folder.examples}; checkpoint: {folder.best}")
-        wait_for_all()
-
-
-def _batches(split: Split, args: argparse.Namespace) -> DataLoader:
-    photos = EvalPhotos(split, args.size, args.max_query_len, cache_images=args.cache_images)
-    return eval_loader(photos, args.batch_size, args.num_workers)
-
-
-def _initial_network(stage: int, args: argparse.Namespace, resumed: TrainingFolder | None) -> Network:
-    """The network that training starts with: of the last checkpoint, of `--pretrain`, or new with CLIP's weights."""
-    described = Architecture.of_flags(args)
-    if not (resumed or args.pretrain):
-        return build_network(stage, described, pretrained=True)
-    file = resumed.last if resumed else find_checkpoint(args.output, args.pretrain)
-    cure = "train without --resume" if resumed else "name another --pretrain, or leave it out"
-    network = load_network(file, cure, described, stage)
+    torch.manual_seed(args.seed)
+    file, hint, last = Path(args.output) / LAST, "train without --resume", None
+    architecture = Architecture.of_flags(args)
+    if args.resume and file.is_file():
+        last = load_checkpoint(file, hint)
+        require_settings(last, training_settings(args), args.output)
+    elif args.resume:
+        log(f"{file} does not exist yet: training starts from the beginning")
+    if last is None and not args.pretrain:
+        return build_network(stage, architecture, pretrained=True).to(device), None
+    if last is None:
+        file, hint = find_checkpoint(args.output, args.pretrain), "give another --pretrain, or leave it out"
+    network = load_network(file, hint, architecture, stage, last)
     network.architecture.require_flags(args, file)
     network.architecture = replace(network.architecture, input_size=args.size, query_length=args.max_query_len)
-    return network
+    return network.to(device), last
 
 
-def _for_training(network: Network, compiled: bool) -> nn.Module:
-    """With several processes: gradients averaged and batch statistics shared."""
-    if world_size() > 1:
-        network = DistributedDataParallel(synchronise(network))
-    if compiled:
-        network.compile()  # in place: names stay as they are, evaluation is not compiled
-    return network
-
-
-def _description(args: argparse.Namespace, loader: TrainLoader, training: Training) -> str:
-    whole = args.batch_size * world_size() * args.accumulate
-    parts = f"{args.batch_size} x {world_size()} {training.device.type}"
-    parts += f" x {args.accumulate} accumulated" if args.accumulate > 1 else ""
-    start = f"from epoch {training.epoch + 1}, step {training.step + 1}" if training.epoch or training.step else "anew"
-    return (
-        f"training {start} to epoch {args.epochs}: {len(loader.samples)} refs, {len(loader)} steps an epoch, "
-        f"batch {whole} ({parts}), checkpoints in {args.output}"
+def log_start(args: argparse.Namespace, loader: DataLoader, epoch: int) -> None:
+    """One line that says what is trained on what, from which epoch, counted from 0."""
+    if epoch >= args.epochs:
+        log(f"all {args.epochs} epochs in {args.output} are finished")
+        return
+    batch = f"batch {args.batch_size}"
+    batch += f" x {world_size()} processes" if world_size() > 1 else ""
+    batch += f" x {args.accumulate} accumulated" if args.accumulate > 1 else ""
+    steps = steps_per_epoch(loader, args.accumulate)
+    log(
+        f"training epochs {epoch + 1} to {args.epochs}: {len(loader.dataset)} refs, {steps} steps per epoch, {batch}, "
+        f"checkpoints in {args.output}"
     )
 
 
-@dataclass
-class TrainingCallbacks(Callbacks):
-    """What happens around the steps of a training: figures, checkpoints, pictures."""
+def validation_loaders(splits: Mapping[str, Split], args: argparse.Namespace) -> dict[str, DataLoader]:
+    """A loader for each split in `--test_split`. UserError for a split without masks."""
+    photos = {name: EvalPhotos(splits[name], args.size, args.max_query_len) for name in args.test_split}
+    batch_size = min(args.batch_size, 8)  # so few that validation never needs more memory than training
+    return {name: eval_loader(found, batch_size, args.num_workers) for name, found in photos.items()}
 
-    save_every: float  # seconds
-    network: Network  # without what several processes and compiling put around it
-    training: Training
-    validated: dict[str, DataLoader]  # batches of photos, by split
-    examples: Examples
-    folder: TrainingFolder
-    log: TrainingLog
-    steps: int  # of an epoch
 
-    def validate(self) -> dict[str, float]:
-        """Figures of each validated split by `<split>/<figure>`."""
-        self.network.eval()
-        predict, threshold, device = predict_with(self.network), self.network.mask_threshold, self.training.device
-        figures = {}
-        for name, batches in self.validated.items():
-            outcomes = evaluate(predict, batches, threshold, device, f"validation on {name}")
-            figures |= {f"{name}/{figure}": value for figure, value in summarise(outcomes).items()}
-        return figures
+def validate(network: Network, loaders: Mapping[str, DataLoader], device: torch.device) -> dict[str, float]:
+    """The metrics of each split, by `<split>/<metric>`, in percent."""
+    metrics = {}
+    for name, loader in loaders.items():
+        outcomes = evaluate(network, loader, device, title=f"validation on {name}")
+        metrics |= {f"{name}/{metric}": value for metric, value in summarise(outcomes).items()}
+    return metrics
 
-    def on_epoch(self) -> None:
-        """Keep the network if it is the best so far, on the first of the validated splits, and draw the examples."""
-        split = next(iter(self.validated), None)
-        self.folder.save_best(network_content(self.network), self.training.history, split)
-        sheet = self.examples.draw(predict_with(self.network), self.network.mask_threshold, self.training.device)
-        self.folder.save_examples(sheet)
-        self.log.picture("examples", sheet, self.training.epoch * self.steps)
 
-    def save(self) -> None:
-        self.folder.save_last(network_content(self.network), self.training)
+def finish_epoch(
+    args: argparse.Namespace,
+    network: Network,
+    parts: Mapping[str, Any],
+    history: list[dict[str, Any]],
+    splits: Mapping[str, Split],
+    training_log: TrainingLog,
+    step: int,
+) -> None:
+    """Keep pictures and checkpoints of an epoch and log it; the last line of `history` is the epoch's.
+
+    `parts`: see `save_training`, which comes last: a run that is killed before repeats the epoch.
+    """
+    if is_main():
+        split = args.test_split[0] if args.test_split else None
+        sheet = draw_examples(splits[split or "train"], network, args.size, args.max_query_len)
+        save_png(Path(args.output) / "examples.png", sheet)
+        training_log.epoch(history, sheet, step)
+        save_training(args.output, network_content(network), parts, history, training_settings(args), split)
+    line = history[-1]
+    shown = [f"{name} {line[name]:.4g}" for name in line if name.endswith(("loss", "/mIoU", "PointM", "Hit"))]
+    log(f"epoch {line['epoch']} of {args.epochs}: {', '.join(shown)} ({line['seconds']} s)")

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Examine data sets and say what to do about each fault: bash scripts/check_data.sh [DATASET SPLIT_BY [flags]]
-# Without a data set all that are in data/ are examined. Exit status: 0 nothing is wrong, 1 something is, 2 not examined.
+# Check data sets and say what to do about each fault: bash scripts/check_data.sh [DATASET SPLIT_BY [flags]]
+# Without arguments: all data sets in data/. Exit status: 0 nothing is wrong, 1 something is, 2 nothing was checked.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+[[ " $* " != *" --help "* ]] || { usage && python scripts/check_data.py --help && exit; }
 
 check() {
     echo "== $1 ($2)"
     local root=./data
     [ "$1" = referit ] && root=./data/referit
-    python validate.py --check_data --refer_data_root "$root" --dataset "$1" --splitBy "$2" "${@:3}"
+    python scripts/check_data.py --dataset "$1" --splitBy "$2" --refer_data_root "$root" "${@:3}"
 }
 
 if [ $# -gt 0 ]; then
@@ -16,13 +18,14 @@ if [ $# -gt 0 ]; then
     exit
 fi
 
-worst=2 # nothing examined
+status=2
 for file in data/refer/*/refs*.p data/referit/annotations/train.pickle; do
     [ -e "$file" ] || continue
-    name=$(basename "$(dirname "$file")") by=${file##*refs(}
-    [ "$name" = annotations ] && name=referit by=-.
-    [ "$worst" = 2 ] && worst=0
-    check "$name" "${by%%[).]*}" || worst=1
+    [ "$status" = 2 ] && status=0
+    case $file in
+        *.pickle) check referit - || status=1 ;;
+        *) split_by=${file##*refs(} && check "$(basename "$(dirname "$file")")" "${split_by%).p}" || status=1 ;;
+    esac
 done
-[ "$worst" = 2 ] && echo "check_data.sh: data/ holds no data set; data/README.md shows what goes where" >&2
-exit "$worst"
+[ "$status" = 2 ] && echo "check_data.sh: data/ holds no data set; see data/README.md" >&2
+exit "$status"

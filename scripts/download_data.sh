@@ -1,6 +1,64 @@
 #!/usr/bin/env bash
-# Photos and annotations into data/: bash scripts/download_data.sh [NAME ...] [--mirror URL], see --help.
+# Fetch data sets into data/ and unpack them:
+#   bash scripts/download_data.sh [NAME ...]      coco (13 GB of photos), refcoco, refcoco+, refcocog, referit; default: all
+# An interrupted download resumes when the same command is run again.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source scripts/fetch.sh
 
-exec python scripts/download.py data "$@"
+# Over plain HTTP because the certificate of images.cocodataset.org does not cover that name; the checksum makes up for it.
+coco=http://images.cocodataset.org/zips/train2014.zip
+coco_md5=0da8c0bd3d6becc4dcb32757491aca88
+# The annotations' own host is gone; these are the Internet Archive's snapshots of it.
+archive=https://web.archive.org/web
+unc=bvisionweb1.cs.unc.edu/licheng/referit/data
+declare -A snapshot=([refcoco]=20220413011718 [refcoco+]=20220413011656 [refcocog]=20220413012904)
+referit_annotations=https://github.com/fawnliu/storage/releases/download/v1.0.2/referit_annotations.zip
+referit_photos=$archive/20220515000000/http://$unc/images/saiapr_tc-12.zip
+
+holds() { # FOLDER PATTERN ...: whether FOLDER holds a file of each name
+    local pattern
+    for pattern in "${@:2}"; do [ -n "$(find "$1/" -name "$pattern" -print -quit 2>/dev/null)" ] || return 1; done
+}
+
+place() { # URL ZIP FOLDER PATTERN ...: fetch an archive and move its files of these names, wherever they lie, to FOLDER
+    local url=$1 zip=$2 folder=$3 patterns=("${@:4}") pattern
+    # The archive is removed only when everything in it is in place.
+    [ -e "$zip" ] || ! holds "$folder" "${patterns[@]}" || { echo "$folder is already there" && return; }
+    fetch "$url" "$zip"
+    if [ "$url" = "$coco" ] && ! echo "$coco_md5  $zip" | md5sum --status -c -; then
+        rm "$zip"
+        fail "$zip had another checksum than $coco_md5 and is removed; run the same command again"
+    fi
+    command -v unzip >/dev/null || fail "unzip is missing; install it"
+    rm -rf "$zip.unpacked"
+    # unzip itself drops any "../" and "/" before a name.
+    unzip -q "$zip" -d "$zip.unpacked" </dev/null || fail "$zip is damaged; remove it and run the same command again"
+    mkdir -p "$folder"
+    for pattern in "${patterns[@]}"; do # SAIAPR draws its segments into pictures of the photos' names: not those
+        find "$zip.unpacked" -type f -name "$pattern" -not -path '*/segmented_images/*' -not -path '*/__MACOSX/*' \
+            -exec mv -t "$folder" {} +
+        holds "$folder" "$pattern" || fail "$zip holds no $pattern; see data/README.md for what is needed"
+    done
+    rm -rf "$zip" "$zip.unpacked"
+    echo "$folder is in place"
+}
+
+[[ " $* " != *" --help "* ]] || { usage && exit; }
+known=(coco refcoco refcoco+ refcocog referit)
+for name in "$@"; do
+    [[ " ${known[*]} " = *" $name "* ]] || fail "unknown data set '$name'; known are ${known[*]}"
+done
+for name in "${@:-"${known[@]}"}"; do
+    case $name in
+        coco) place "$coco" data/train2014.zip data/train2014 '*.jpg' ;;
+        referit)
+            place "$referit_annotations" data/referit_annotations.zip data/referit/annotations train.pickle test.pickle
+            place "$referit_photos" data/saiapr_tc-12.zip data/referit/images '*.jpg'
+            ;;
+        *)
+            url=$archive/${snapshot[$name]}/https://$unc/$name.zip
+            place "$url" "data/$name.zip" "data/refer/$name" 'refs(*).p' instances.json
+            ;;
+    esac
+done

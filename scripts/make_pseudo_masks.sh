@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Response maps to pseudo masks: bash scripts/make_pseudo_masks.sh DATASET SPLIT_BY; further flags are passed on.
-# Reads output/DATASET_SPLITBY/cam and .../DATASET_train_names.json, as validate.py --prms --cam_save_dir
-# .../cam --name_save_dir ... writes them; the masks go to output/DATASET_SPLITBY/ins_seg. May be run again at any time.
-# For ReferIt (referit -) that is output/referit. Photos of your own are in no fixed folder: give --image_root FOLDER.
+# Make pseudo masks from response maps:
+#   bash scripts/make_pseudo_masks.sh DATASET SPLIT_BY [flags of IRNet/run_sample_refer.py]
+# Reads output/DATASET_SPLITBY/cam and output/DATASET_SPLITBY/DATASET_train_names.json, as `validate.py --prms` writes
+# them; the masks go to output/DATASET_SPLITBY/ins_seg. A run replaces all earlier masks; --resume continues an interrupted
+# one. For ReferIt (referit -) the folder is output/referit; for photos of your own give --image_root FOLDER.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
+[[ " $* " != *" --help "* ]] || { usage && python IRNet/run_sample_refer.py --help && exit; }
 [ $# -ge 2 ] || fail "give a data set and who split it, for example: bash scripts/make_pseudo_masks.sh refcocog umd"
 dataset=$1 dir=output/${1}_$2
 dir=${dir%_-}
@@ -17,6 +19,6 @@ case "$dataset" in
 esac
 
 python IRNet/run_sample_refer.py --cam_out_dir "$dir/cam" --ir_label_out_dir "$dir/ir_label" \
-    --ins_seg_out_dir "$dir/ins_seg" --train_list "$dir/${dataset}_train_names.json" --cam_eval_thres 0.15 \
-    --work_space "$dir/irnet" --num_workers 8 --irn_batch_size 96 --image_root "${photos:-data/train2014}" \
+    --ins_seg_out_dir "$dir/ins_seg" --train_list "$dir/${dataset}_train_names.json" \
+    --work_space "$dir/irnet" --image_root "${photos:-data/train2014}" \
     --cam_to_ir_label_pass True --train_irn_pass True --make_ins_seg_pass True "$@"

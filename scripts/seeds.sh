@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# The toy world's pipeline with several seeds, then each figure's mean and range:   bash scripts/seeds.sh [SEED ...]
-# (0 1 2). Seeds that have been run are not run again.
+# Run the toy world's pipeline with several seeds, and print each metric's mean and range:
+#   bash scripts/seeds.sh [SEED ...]      default: 0 1 2
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 source scripts/toy_settings.sh
 
+[[ " $* " != *" --help "* ]] || { usage && exit; }
+outputs=()
 [ $# -gt 0 ] || set -- 0 1 2
-results=()
 for seed in "$@"; do
-    bash scripts/quickstart.sh --seed "$seed" || fail "the run with seed $seed failed; see above"
-    results+=("$(toy_output "$seed")/results.json")
+    bash scripts/quickstart.sh --seed "$seed" || fail "the run with seed $seed failed, see above"
+    outputs+=("$(toy_output "$seed")")
 done
-python scripts/seeds_table.py "${results[@]}"
+python scripts/results_table.py --mean "${outputs[@]}"

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Stage 2 on RefCOCOg (umd) with the published settings; further flags are passed on.
+# Train stage 2 on pseudo masks with the published settings, by default on RefCOCOg (umd):
+#   bash scripts/train_stage2.sh [DATASET SPLIT_BY] [flags of train_stage2.py]
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source scripts/stages.sh
 
-python train_stage2.py --batch_size 48 --size 320 --dataset refcocog --splitBy umd --test_split val \
-    --bert_tokenizer clip --backbone clip-RN50 --max_query_len 20 --epoch 15 \
-    --pseudo_path output/refcocog_umd/ins_seg --output ./weights/stage2/pseudo_refcocog_umd "$@"
+read_data_set "$@"
+train_stage 2 --bert_tokenizer clip --pseudo_path "output/$name/ins_seg" --output "./weights/stage2/pseudo_$name"

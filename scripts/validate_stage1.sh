@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# Figures of the stage 1 that train_stage1.sh trained; further flags are passed on.
+# Evaluate a checkpoint of stage 1, by default the published one of RefCOCOg (umd):
+#   bash scripts/validate_stage1.sh [DATASET SPLIT_BY [CHECKPOINT]] [flags of validate.py]
+#   bash scripts/validate_stage1.sh refcoco unc --test_split val,testA,testB      `referit -` for ReferIt
+#   bash scripts/validate_stage1.sh refcocog umd weights/refcocog_umd/ckpt.pth    your own training
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source scripts/stages.sh
 
-python validate.py --batch_size 1 --size 320 --dataset refcocog --splitBy umd --test_split val --max_query_len 20 \
-    --output ./weights/refcocog_umd --resume --pretrain ckpt.pth --eval "$@"
+validate_stage 1 "$@"

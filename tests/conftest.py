@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from clip import build_clip
-from dataset.toy.layouts import write_refcocog, write_referit
-from dataset.toy.photos import make_photos
-from IRNet.processes import threads
 from model.scorer import Scorer
 from model.stage1 import ResponseNetwork
 from model.stage2 import SegmentationNetwork
 from tests.golden import golden_clip, load_golden
+from toy.layouts import write_refcocog, write_referit
+from toy.photos import make_photos
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--size", "64", "--num_workers", "0"]
@@ -22,17 +21,18 @@ os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start; here t
 
 
 def pytest_collection_modifyitems(items):
-    without_gpu = pytest.mark.skip(reason="needs a CUDA device")
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():
-            item.add_marker(without_gpu)
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 @pytest.fixture(scope="module")
 def one_thread():
     """For the small networks of a module, which are faster so."""
-    with threads(1):
-        yield
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -58,3 +58,26 @@ def difference(ours: torch.Tensor | np.ndarray, stored: dict[str, np.ndarray], k
         expected = stored[f"{key}.slice"]
     assert array.shape == expected.shape
     return float(np.abs(array - expected).max() / max(np.abs(expected).max(), 1e-12))
+
+
+def norms_by_our_names(stored: dict[str, np.ndarray], step: int) -> dict[str, float]:
+    """The published norms of all gradients before a step; -1 where there is none."""
+    return dict(zip(map(our_name, stored["param_names"]), stored["grad_norms"][step].tolist(), strict=True))
+
+
+def gradient_difference(gradients: dict[str, torch.Tensor], stored: dict[str, np.ndarray], published: str) -> float:
+    """`difference` of the first 256 entries of a gradient, of which some rows only may be stored."""
+    gradient = gradients[our_name(published)]
+    if f"grad.{published}.rows" in stored:
+        gradient = gradient[torch.from_numpy(stored[f"grad.{published}.rows"])]
+    return difference(gradient.flatten()[:256], stored, f"grad.{published}.head")
+
+
+def load_by_published_names(module: nn.Module, prefix: str, ours: str) -> nn.Module:
+    """Golden weights of an attention module that was alone, so its published names lack the network's prefix."""
+    names = [name for name in published_names(1 if prefix == "attn_fusion." else 2) if name.startswith(prefix)]
+    own = {name: our_name(name).removeprefix(ours) for name in names}
+    shapes = {name: module.state_dict()[own[name]].shape for name in names}
+    weights = {name: np.array(golden_tensor(name.removeprefix(prefix), shapes[name])) for name in names}
+    module.load_state_dict({own[name]: torch.from_numpy(weights[name]) for name in names})
+    return module

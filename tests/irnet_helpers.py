@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from IRNet.affinity import search_offsets
 from IRNet.network import EdgeDisplacement, build_network
-from IRNet.pairs import search_offsets
 from tests.golden import REFERENCE, figures
 from tests.reference.golden_weights import golden_tensor
 
@@ -40,12 +40,9 @@ def published_name(name: str) -> str:
 
 
 def golden_network() -> EdgeDisplacement:
-    """ResNet-50's network with the weights that the reference figures were made with."""
+    """ResNet-50's network with the weights that the reference figures were made with, in evaluation mode."""
     network = build_network("resnet50")
-    state = {
-        name: torch.from_numpy(np.asarray(golden_tensor(published_name(name), value.shape)))
-        for name, value in network.state_dict().items()
-        if value.is_floating_point()
-    }
-    network.load_state_dict(state, strict=False)
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(torch.from_numpy(golden_tensor(published_name(name), value.shape)))
     return network.eval()

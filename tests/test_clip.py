@@ -1,13 +1,25 @@
 """Encoders and tokens against the published implementation's (a_tokenizer, b_clip), and loading."""
 
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
-import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
-from clip import build_clip, encode_image, encode_text, image_pyramid, pyramid_channels, tokenize, without_padding
-from clip.tokens import count_tokens
+from clip import (
+    build_clip,
+    count_tokens,
+    encode_image,
+    encode_text,
+    image_pyramid,
+    pyramid_channels,
+    tokenize,
+    without_padding,
+)
 from tests.golden import difference, figures
 from tests.reference.golden_weights import golden_input
 from utils.errors import UserError
@@ -15,13 +27,16 @@ from utils.errors import UserError
 TEXT = figures("a_tokenizer")
 CLIP = figures("b_clip")
 PHRASES = bytes(TEXT["phrases_utf8"]).decode().split("\x1e")
+IDS = torch.from_numpy(CLIP["ids"]).long()
 
 
-def test_tokens_of_whole_sentences_are_the_published_ones():
+def test_tokens_are_the_published_ones():
     assert (tokenize(PHRASES, 77).numpy() == TEXT["ids77"]).all()
+    assert (tokenize([str(TEXT["too_long_phrase"])], 77).numpy() == TEXT["too_long_truncated77"]).all()
+    assert [count_tokens(phrase) - 2 for phrase in PHRASES] == TEXT["ntok"].tolist()
 
 
-def test_a_long_sentence_is_cut_with_its_end_kept():
+def test_a_long_sentence_is_cut_but_keeps_its_end():
     tokens, published = tokenize(PHRASES, 20).numpy(), TEXT["ids20"]
     long = TEXT["ntok"] > 18
     assert long.sum() == 3
@@ -30,20 +45,12 @@ def test_a_long_sentence_is_cut_with_its_end_kept():
     assert (tokens[long, 19] == 49407).all()
 
 
-def test_over_77_tokens_are_cut_not_refused():
-    assert (tokenize([str(TEXT["too_long_phrase"])], 77).numpy() == TEXT["too_long_truncated77"]).all()
-
-
-def test_count_of_tokens_includes_start_and_end():
-    assert [count_tokens(phrase) - 2 for phrase in PHRASES] == TEXT["ntok"].tolist()
-
-
 @pytest.mark.parametrize("tag, shape", [("320", (2, 3, 320, 320)), ("192x256", (1, 3, 192, 256))])
 def test_image_pyramid(golden_rn50, tag, shape):
     with torch.no_grad():
         pyramid = image_pyramid(golden_rn50, golden_input(f"b.rn50.{tag}", shape))
     for level, features in enumerate(pyramid, start=1):
-        assert difference(features, CLIP, f"{tag}.c{level}") < 1e-5
+        assert difference(features, CLIP, f"{tag}.c{level}") < 3e-5
     assert pyramid_channels(golden_rn50) == tuple(features.shape[1] for features in pyramid)
 
 
@@ -52,68 +59,73 @@ def test_image_pyramid_in_training_mode_uses_and_updates_batch_statistics(golden
     with torch.no_grad():
         pyramid = image_pyramid(model, golden_input("b.rn50.224", (2, 3, 224, 224)))
     for level, features in enumerate(pyramid, start=1):
-        assert difference(features, CLIP, f"224train.c{level}") < 3e-4
-    state = model.state_dict()
-    for key in (key for key in CLIP if key.startswith("224train.visual")):
-        assert difference(state[key.removeprefix("224train.")], CLIP, key) < 3e-4
+        assert difference(features, CLIP, f"224train.c{level}") < 1e-3
+    state, statistics = model.state_dict(), [key for key in CLIP if key.startswith("224train.visual")]
+    assert len(statistics) == 6
+    assert all(difference(state[key.removeprefix("224train.")], CLIP, key) < 1e-4 for key in statistics)
 
 
-def test_text_features_of_the_backbone(golden_rn50):
-    with torch.no_grad():
-        text = encode_text(golden_rn50, torch.from_numpy(CLIP["ids"]).long())
-    assert difference(text.tokens, CLIP, "rn50.text_tokens") < 1e-5
-    assert difference(text.pooled, CLIP, "rn50.text_pooled") < 1e-5
-
-
-def test_scorer_embeds_images_and_texts(golden_scorer):
+def test_text_features_and_image_embeddings(golden_rn50, golden_scorer):
     with torch.no_grad():
         image = encode_image(golden_scorer.clip, golden_input("b.vit.224", (3, 3, 224, 224)))
-        text = encode_text(golden_scorer.clip, torch.from_numpy(CLIP["ids"]).long())
-    assert difference(image, CLIP, "vit.image") < 1e-5
-    assert difference(text.tokens, CLIP, "vit.text_tokens") < 1e-5
-    assert difference(text.pooled, CLIP, "vit.text_pooled") < 1e-5
+        texts = {"rn50": encode_text(golden_rn50, IDS), "vit": encode_text(golden_scorer.clip, IDS)}
+    assert difference(image, CLIP, "vit.image") < 3e-5
+    for name, text in texts.items():
+        assert difference(text.tokens, CLIP, f"{name}.text_tokens") < 3e-5
+        assert difference(text.pooled, CLIP, f"{name}.text_pooled") < 3e-5
 
 
-def test_a_shorter_text_gives_the_same_embedding():
-    """Causal attention: what stands behind <end> does not matter to it."""
-    model = build_clip("toy-RN", pretrained=False).double()
-    with torch.no_grad():
-        short, long = (encode_text(model, tokenize(["a red star"], length)).pooled for length in (6, 77))
-    assert np.allclose(short, long, rtol=0, atol=1e-12)
-
-
-def test_a_vision_transformer_is_no_backbone(golden_scorer):
-    with pytest.raises(UserError, match="choose clip-RN50"):
-        pyramid_channels(golden_scorer.clip)
-
-
-def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r"no CLIP named 'clip-RN49'; known are RN50, .*toy-RN"):
-        build_clip("clip-RN49")
-
-
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_weights_from_a_file(tmp_path, golden_rn50, suffix):
-    from safetensors.torch import save_file
-
-    file = tmp_path / f"RN50{suffix}"
-    (save_file if suffix == ".safetensors" else torch.save)(golden_rn50.state_dict(), file)
-    loaded = build_clip(f"clip-RN50={file}")
-    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in golden_rn50.state_dict().items())
-
-
-def test_a_file_that_is_no_weights_is_refused(tmp_path):
-    file = tmp_path / "weights.pt"
-    file.write_bytes(b"not a state dict")
-    with pytest.raises(UserError, match=r"weights\.pt does not hold weights of RN50"):
-        build_clip(f"RN50={file}")
-    with pytest.raises(UserError, match="are not there"):
-        build_clip(f"RN50={tmp_path / 'nothing.pt'}")
-
-
-def test_pooled_embeddings_do_not_need_the_padding():
+def test_pooled_embeddings_do_not_depend_on_padding():
     model = build_clip("toy", pretrained=False).double()
-    tokens = tokenize(["a red star", "the small blue cross on the left"], 20)
+    tokens = tokenize(["a red star", "the small blue cross on the left"], 77)
     cut = without_padding(tokens)
     assert cut.shape == (2, 9)
     assert torch.allclose(encode_text(model, cut).pooled, encode_text(model, tokens).pooled, rtol=0, atol=1e-12)
+
+
+def test_names():
+    with pytest.raises(UserError, match=r"no CLIP named 'clip-RN49'; known are RN50, .*, toy-RN, toy-RNS"):
+        build_clip("clip-RN49")
+    with pytest.raises(UserError, match="choose clip-RN50"):
+        pyramid_channels(build_clip("ViT-B/32", pretrained=False))
+
+
+@pytest.mark.parametrize(("suffix", "save"), [(".pt", torch.save), (".safetensors", safetensors.torch.save_file)])
+def test_weights_from_a_file_in_half_precision(tmp_path, golden_rn50, suffix, save):
+    """OpenAI's weights are stored like this; the model computes in float32."""
+    file = tmp_path / f"RN50{suffix}"
+    state = {name: value.half() for name, value in golden_rn50.state_dict().items()}
+    save(state, file)
+    model = build_clip(f"clip-RN50={file}")
+    assert not model.training and model.text_projection.dtype == torch.float32
+    assert all(torch.equal(value, state[name].to(value.dtype)) for name, value in model.state_dict().items())
+
+
+class Hostile:
+    """Creates a file in the current folder when it is unpickled."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("created"),)
+
+
+@pytest.mark.parametrize("name", ["clip-RN50", "toy"])
+def test_files_without_weights_are_refused_in_one_line(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="there is no file|does not exist"):
+        build_clip(f"{name}=nowhere.pt")
+    Path("0.pt").write_bytes(b"not a state dict")
+    contents = ({"visual.proj": Hostile()}, {}, {"visual.proj": torch.zeros(3)}, {"toy-RN": {}})
+    for number, content in enumerate(contents, start=1):
+        torch.save(content, f"{number}.pt")
+    for number in range(5):
+        with pytest.raises(UserError, match=rf"^[^\n]*{number}\.pt [^\n]*$"):
+            build_clip(f"{name}={number}.pt")
+    assert not Path("created").exists()
+
+
+def test_without_a_network_one_line_names_the_way_out(tmp_path):
+    code = "from clip import build_clip; from utils.errors import run_script; run_script(lambda: build_clip('RN50'))"
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=offline, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "clip-RN50=/path/to/file" in done.stderr

@@ -1,227 +1,260 @@
-"""Downloads from a server of this process, which cuts connections, forgets ranges and tells lies."""
+"""The download scripts and the demo's download, with the real curl and unzip and the real addresses.
+
+A `.curlrc` leads every connection to servers of this process, over TLS where the address is https.
+"""
 
 import hashlib
-import io
+import http.server
+import os
+import shutil
+import ssl
+import subprocess
 import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from urllib.parse import urlsplit
 
 import pytest
 
-from utils.download import Remote, fetch_all, mirrored, unzip
+import demo
+from tests.conftest import ROOT
 from utils.errors import UserError
 
 CONTENT = bytes(range(256)) * 40
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
+WEIGHTS = "/fawnliu/storage/releases/download/{}/{}"
+STAGE2 = WEIGHTS.format("v1.0.1", "stage2_refcocog_umd.pth")
+UNC = "bvisionweb1.cs.unc.edu/licheng/referit/data"
+
+pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
 
 
-class Files(ThreadingHTTPServer):
-    """Serves `files`; a GET of `cut` ends after so many bytes, `ranges` False ignores Range."""
+class Files:
+    """What the servers have and were asked; a GET sends at most `cut` bytes, never a range unless `resumes`."""
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {"/file.bin": CONTENT}
-        self.redirects: dict[str, str] = {}
-        self.cut, self.ranges = len(CONTENT), True
-        self.asked: list[str] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        self.files, self.asked, self.ranges, self.cut, self.resumes = {}, [], [], 1 << 30, True
 
 
-class Handler(BaseHTTPRequestHandler):
-    def do_HEAD(self):
-        self.do_GET(body=False)
+def handler(state: Files):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.do_GET(body=False)
 
-    def do_GET(self, body=True):
-        server = self.server
-        if self.path in server.redirects:
-            return self.reply(302, {"Location": server.redirects[self.path]})
-        if self.path not in server.files:
-            return self.reply(404, {})
-        content = server.files[self.path]
-        begin = int(self.headers.get("Range", "bytes=0-")[6:-1]) if server.ranges else 0
-        if body:
-            server.asked.append(self.headers.get("Range"))
-        if begin >= len(content):
-            return self.reply(416, {"Content-Range": f"bytes */{len(content)}"})
-        self.reply(206 if body and server.ranges else 200, {"Content-Length": len(content) - begin})
-        if body:
-            self.wfile.write(content[begin : begin + server.cut])
-        return None
+        def do_GET(self, body=True):
+            content = state.files.get(self.path)
+            wanted = self.headers.get("Range", "bytes=0-") if state.resumes else "bytes=0-"
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if body:
+                state.asked.append(f"{self.headers['Host'].split(':')[0]}{self.path}")
+                state.ranges.append(start)
+            if content is None:
+                return self.reply(404, {"Content-Length": 0})
+            if start >= len(content):
+                return self.reply(416, {"Content-Range": f"bytes */{len(content)}", "Content-Length": 0})
+            extra = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
+            self.reply(206 if start else 200, {"Content-Length": len(content) - start, **extra})
+            if body:
+                self.wfile.write(content[start : start + state.cut])
+            return None
 
-    def reply(self, status, headers):
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, str(value))
-        self.end_headers()
+        def reply(self, status, headers):
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, str(value))
+            self.end_headers()
 
-    def log_message(self, *_):
-        pass
+        def log_message(self, *_):
+            pass
+
+    return Handler
 
 
-@pytest.fixture
-def server():
-    with Files() as files:
-        threading.Thread(target=files.serve_forever, args=(0.01,), daemon=True).start()
-        yield files
-        files.shutdown()
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    names = "subjectAltName=DNS:github.com,DNS:web.archive.org"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", file, "-out", f"{file}.crt"]
+    subprocess.run([*make, "-subj", "/CN=test", "-addext", names, "-days", "2"], check=True, capture_output=True)
+    with file.open("a") as both:
+        both.write(file.with_name("both.pem.crt").read_text())
+    return file
 
 
 @pytest.fixture
-def remote(server, tmp_path):
-    return Remote(f"{server.url}/file.bin", tmp_path / "folder" / "file.bin", SHA256)
+def internet(certificate, tmp_path, monkeypatch):
+    """The two servers' `Files`; curl finds them under any name, on port 80 and 443."""
+    state = Files()
+    plain, tls = (http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler(state)) for _ in range(2))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    tls.socket = context.wrap_socket(tls.socket, server_side=True)
+    lines = [f'connect-to = ":443:127.0.0.1:{tls.server_port}"', f'connect-to = ":80:127.0.0.1:{plain.server_port}"']
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".curlrc").write_text("\n".join([*lines, f'cacert = "{certificate}"', 'noproxy = "*"']))
+    monkeypatch.setenv("CURL_HOME", str(home))
+    state.url = f"http://127.0.0.1:{plain.server_port}"
+    for server in (plain, tls):
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield state
+    for server in (plain, tls):
+        server.shutdown()
+        server.server_close()
 
 
-def left_in(folder):
-    return sorted(file.name for file in folder.rglob("*") if file.is_file())
+@pytest.fixture
+def download(tmp_path):
+    """Runs a download script in a copy of its folder: status, output, errors; `download.root` is the copy."""
+    root = tmp_path / "clone"
+    shutil.copytree(ROOT / "scripts", root / "scripts")
+
+    def run(kind, *names):
+        command = ["bash", root / "scripts" / f"download_{kind}.sh", *names]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout, done.stderr.strip().splitlines()
+
+    run.root = root
+    return run
 
 
-def test_a_file_arrives_whole_and_its_size_is_told_before(server, remote, tmp_path, capsys):
-    assert fetch_all([remote]) == [remote.path]
-    assert remote.path.read_bytes() == CONTENT
-    assert left_in(tmp_path) == ["file.bin"]
-    assert f"file.bin: 0.0 MB from {server.url}/file.bin" in capsys.readouterr().out
-    fetch_all([remote])
-    assert len(server.asked) == 1  # it is there: nobody is asked again
-
-
-def test_a_cut_connection_goes_on_where_it_was(server, remote):
-    server.cut = 4000
-    fetch_all([remote])
-    assert remote.path.read_bytes() == CONTENT
-    assert server.asked == ["bytes=0-", "bytes=4000-", "bytes=8000-"]
-
-
-def test_a_stopped_download_goes_on_in_the_next_run(server, remote):
-    remote.path.parent.mkdir()
-    (remote.path.parent / ".file.bin.part").write_bytes(CONTENT[:7000])
-    fetch_all([remote])
-    assert (server.asked, remote.path.read_bytes()) == (["bytes=7000-"], CONTENT)
-
-
-def test_a_download_that_was_complete_but_for_its_name(server, remote):
-    remote.path.parent.mkdir()
-    (remote.path.parent / ".file.bin.part").write_bytes(CONTENT)
-    fetch_all([remote])
-    assert remote.path.read_bytes() == CONTENT
-
-
-def test_more_than_the_file_holds_is_thrown_away(server, remote):
-    remote.path.parent.mkdir()
-    (remote.path.parent / ".file.bin.part").write_bytes(CONTENT + b"of another file")
-    fetch_all([remote])
-    assert remote.path.read_bytes() == CONTENT
-
-
-def test_a_server_without_ranges(server, remote):
-    server.ranges = False
-    remote.path.parent.mkdir()
-    (remote.path.parent / ".file.bin.part").write_bytes(b"something else")
-    fetch_all([remote])
-    assert remote.path.read_bytes() == CONTENT
-
-
-def test_a_connection_that_brings_nothing_is_given_up_and_kept(server, remote, tmp_path):
-    remote.path.parent.mkdir()
-    (remote.path.parent / ".file.bin.part").write_bytes(CONTENT[:100])
-    server.cut = 0
-    with pytest.raises(UserError, match="was cut after 0.0 MB; run the same command again, it goes on there"):
-        fetch_all([remote])
-    assert left_in(tmp_path) == [".file.bin.part"]
-    assert len(server.asked) == 5
-
-
-def test_a_wrong_checksum_leaves_nothing(remote, tmp_path):
-    with pytest.raises(UserError, match=f"has the checksum {SHA256}, not 0; name another place"):
-        fetch_all([remote._replace(sha256="0")])
-    assert left_in(tmp_path) == []
-
-
-def test_failures_name_the_address(server, tmp_path):
-    with pytest.raises(UserError, match="/none.bin answers 404 .*; try again later, or name another place"):
-        fetch_all([mirrored(server.url, "none.bin", tmp_path / "x")])
-    with pytest.raises(UserError, match="cannot be reached"):
-        fetch_all([Remote("http://127.0.0.1:9/file.bin", tmp_path / "x")])
-    assert left_in(tmp_path) == []
-
-
-def test_plain_http_only_from_this_machine_or_a_named_mirror(server, tmp_path):
-    with pytest.raises(UserError, match="http://example.org/x is not an https address"):
-        fetch_all([Remote("http://example.org/x", tmp_path / "x")])
-    with pytest.raises(UserError, match="file:///etc/passwd is not an https address"):
-        fetch_all([Remote("file:///etc/passwd", tmp_path / "x", plain=True)])
-    server.redirects["/away"] = "http://example.org/x"
-    with pytest.raises(UserError, match="http://example.org/x is not an https address"):
-        fetch_all([Remote(f"{server.url}/away", tmp_path / "x")])
+def files_in(folder):
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
 
 
 def archive(**files) -> bytes:
-    content = io.BytesIO()
+    content = BytesIO()
     with zipfile.ZipFile(content, "w") as packed:
         for name, text in files.items():
             packed.writestr(name, text)
     return content.getvalue()
 
 
-@pytest.mark.parametrize("name", ["../out", "/tmp/out", "a/../../out", "..\\out", "C:\\out"])
-def test_an_archive_cannot_write_outside_its_folder(tmp_path, name):
-    (tmp_path / "x.zip").write_bytes(archive(**{"good": "1", name: "2"}))
-    with pytest.raises(UserError, match="which leaves its folder"):
-        unzip(tmp_path / "x.zip", tmp_path / "inside")
-    assert left_in(tmp_path) == ["x.zip"]
+def test_a_checkpoint_is_announced_fetched_once_and_whole(internet, download):
+    internet.files[STAGE2] = CONTENT
+    status, printed, errors = download("weights", "stage2_refcocog_umd")
+    assert status == 0, errors
+    assert f"weights/stage2_refcocog_umd.pth: fetching 0 MB from https://github.com{STAGE2}" in printed
+    assert (download.root / "weights" / "stage2_refcocog_umd.pth").read_bytes() == CONTENT
+    assert files_in(download.root / "weights") == ["stage2_refcocog_umd.pth"]
+    status, printed, _ = download("weights", "stage2_refcocog_umd")
+    assert (status, printed) == (0, "weights/stage2_refcocog_umd.pth is already there\n")
+    assert len(internet.asked) == 1
+    assert f"github.com{STAGE2}" == demo.ADDRESS.removeprefix("https://")  # which the demo fetches
 
 
-def test_a_damaged_archive(tmp_path):
-    whole = archive(text="some text that is long enough to be damaged")
-    (tmp_path / "x.zip").write_bytes(whole.replace(b"long enough", b"LONG enough"))
-    with pytest.raises(UserError, match="x.zip is damaged .*; remove it and fetch it again"):
-        unzip(tmp_path / "x.zip", tmp_path / "inside")
-    (tmp_path / "x.zip").write_bytes(whole[:50])
-    with pytest.raises(UserError, match="x.zip is damaged"):
-        unzip(tmp_path / "x.zip", tmp_path / "inside")
+def test_all_ten_published_checkpoints_are_asked_for_where_they_are(internet, download):
+    names = ["referit", "refcoco", "refcoco+", "refcocog_google", "refcocog_umd"]
+    published = {f"stage{s}_{name}.pth": f"v1.0.{4 if s == 1 else 1}" for name in names for s in (1, 2)}
+    internet.files = {WEIGHTS.format(release, file): file.encode() for file, release in published.items()}
+    assert download("weights", "refcoco+")[0] == 0
+    assert files_in(download.root / "weights") == ["stage1_refcoco+.pth", "stage2_refcoco+.pth"]
+    assert download("weights")[0] == 0
+    assert {f.name: f.read_text() for f in (download.root / "weights").iterdir()} == {name: name for name in published}
 
 
-def test_data_sets_are_fetched_and_unpacked_once(server, tmp_path, script):
-    server.files["/refcoco+.zip"] = archive(**{"refcoco+/instances.json": "{}", "refcoco+/refs(unc).p": ""})
-    server.files["/refcoco%2B.zip"] = server.files["/refcoco+.zip"]
-    words = ["scripts/download.py", "data", "refcoco+", "--output", tmp_path, "--mirror", server.url]
-    status, _, told = script(*words)
-    assert status == 0, told
-    assert left_in(tmp_path) == ["instances.json", "refs(unc).p"]
-    assert (tmp_path / "refer" / "refcoco+" / "instances.json").is_file()
-    status, printed, _ = script(*words)
-    assert (status, printed, len(server.asked)) == (0, "", 1)
+@pytest.mark.parametrize(
+    ("beginning", "ranges", "asked"),
+    [
+        (CONTENT[:7000], True, [7000]),
+        (CONTENT, True, []),  # killed before the file got its name
+        (CONTENT + b"of another file", True, [0]),
+        (b"of another file", False, [0, 0]),  # a server that cannot resume
+    ],
+)
+def test_an_interrupted_download_resumes(internet, download, beginning, ranges, asked):
+    internet.files[STAGE2], internet.resumes = CONTENT, ranges
+    (download.root / "weights").mkdir()
+    (download.root / "weights" / "stage2_refcocog_umd.pth.part").write_bytes(beginning)
+    status, _, errors = download("weights", "stage2_refcocog_umd")
+    assert (status, internet.ranges) == (0, asked), errors
+    assert (download.root / "weights" / "stage2_refcocog_umd.pth").read_bytes() == CONTENT
+    assert files_in(download.root / "weights") == ["stage2_refcocog_umd.pth"]
 
 
-def test_weights_without_an_address_are_named_in_one_line(server, tmp_path, script):
-    words = ["scripts/download.py", "weights", "stage2_referit", "--output", tmp_path]
-    status, _, told = script(*words)
-    assert (status, told.count("\n")) == (2, 1)
-    assert f"put them into {tmp_path}, or name a place: --mirror URL" in told
-    server.files["/stage2_referit.pth"] = CONTENT
-    assert script(*words, "--mirror", server.url)[0] == 0
-    assert (tmp_path / "stage2_referit.pth").read_bytes() == CONTENT
+def test_a_cut_connection_keeps_what_came_and_an_absent_file_is_named(internet, download):
+    internet.files[STAGE2], internet.cut = CONTENT, 4000
+    status, _, errors = download("weights", "stage2_refcocog_umd")
+    assert (status, errors[-1].endswith("run the same command again, it resumes")) == (2, True)
+    assert files_in(download.root / "weights") == ["stage2_refcocog_umd.pth.part"]
+    internet.cut = len(CONTENT)
+    assert download("weights", "stage2_refcocog_umd")[0] == 0
+    assert internet.ranges[-1] == 4000
+    status, _, errors = download("weights", "stage2_referit")
+    assert (status, "404" in "".join(errors)) == (2, True)
+    assert errors[-1].startswith("download_weights.sh: weights/stage2_referit.pth could not be fetched")
 
 
-def test_a_name_of_weights_means_both_stages(server, tmp_path, script):
-    server.files |= {f"/stage{stage}_refcocog_umd.pth": CONTENT for stage in (1, 2)}
-    words = ["scripts/download.py", "weights", "refcocog_umd", "stage2_refcocog_umd"]
-    status, _, told = script(*words, "--output", tmp_path, "--mirror", server.url)
-    assert status == 0, told
-    assert left_in(tmp_path) == ["stage1_refcocog_umd.pth", "stage2_refcocog_umd.pth"]
-    assert len(server.asked) == 2
+@pytest.mark.parametrize("kind", ["weights", "data"])
+def test_an_unknown_name_and_help(download, kind):
+    status, printed, errors = download(kind, "refcoco", "stage3_refcoco")
+    assert (status, printed, len(errors)) == (2, "", 1)
+    assert "'stage3_refcoco'; known are " in errors[0]
+    assert f"bash scripts/download_{kind}.sh [NAME ...]" in download(kind, "--help")[1]
 
 
-def test_without_names_all_are_fetched_that_can_be(server, tmp_path, script, monkeypatch):
-    status, _, told = script("scripts/download.py", "weights", "--output", tmp_path)
-    assert (status, all(f"stage{stage}_referit.pth" in told for stage in (1, 2))) == (2, True)
-    asked = []
-    monkeypatch.setattr("utils.download.fetch_all", lambda remotes: asked.extend(remotes))
-    script("scripts/download.py", "data", "--output", tmp_path)
-    names = ["train2014.zip", "refcoco.zip", "refcoco+.zip", "refcocog.zip"]
-    assert [remote.path.name for remote in asked] == names
-    asked.clear()
-    script("scripts/download.py", "data", "--output", tmp_path, "--mirror", server.url)
-    assert [remote.path.name for remote in asked] == [*names, "referit.zip"]
+STAMPS = {"refcoco": 20220413011718, "refcoco+": 20220413011656, "refcocog": 20220413012904}
+
+
+@pytest.mark.parametrize(("name", "stamp"), STAMPS.items())
+def test_annotations_come_from_the_internet_archive(internet, download, name, stamp):
+    content = {f"{name}/instances.json": "{}", f"{name}/refs(unc).p": "", f"__MACOSX/{name}/instances.json": "x"}
+    internet.files[f"/web/{stamp}/https://{UNC}/{name}.zip"] = archive(**content)
+    status, _, errors = download("data", name)
+    assert status == 0, errors
+    assert files_in(download.root / "data") == [f"refer/{name}/instances.json", f"refer/{name}/refs(unc).p"]
+    assert internet.asked == [f"web.archive.org/web/{stamp}/https://{UNC}/{name}.zip"]
+    assert download("data", name)[1] == f"data/refer/{name} is already there\n"
+
+
+def test_coco_is_checked_by_its_checksum(internet, download):
+    photos = archive(**{"train2014/COCO_train2014_000000000009.jpg": "a photo"})
+    internet.files["/zips/train2014.zip"] = photos
+    status, _, errors = download("data", "coco")
+    assert (status, "another checksum than 0da8c0bd3d6becc4dcb32757491aca88" in errors[-1]) == (2, True)
+    assert files_in(download.root / "data") == []
+    script = download.root / "scripts" / "download_data.sh"
+    script.write_text(script.read_text().replace("0da8c0bd3d6becc4dcb32757491aca88", hashlib.md5(photos).hexdigest()))
+    assert download("data", "coco")[0] == 0
+    assert files_in(download.root / "data") == ["train2014/COCO_train2014_000000000009.jpg"]
+    assert set(internet.asked) == {"images.cocodataset.org/zips/train2014.zip"}
+
+
+def test_referit_comes_from_two_archives_whatever_their_layout(internet, download):
+    annotations = {"some/where/train.pickle": "1", "else/test.pickle": "2"}
+    internet.files[WEIGHTS.format("v1.0.2", "referit_annotations.zip")] = archive(**annotations)
+    photos = {"saiapr_tc-12/00/images/25.jpg": "photo", "saiapr_tc-12/00/segmented_images/25.jpg": "drawing"}
+    photos |= {"saiapr_tc-12/41/images/40.jpg": "photo", "saiapr_tc-12/00/labels.txt": ""}
+    internet.files[f"/web/20220515000000/http://{UNC}/images/saiapr_tc-12.zip"] = archive(**photos)
+    status, _, errors = download("data", "referit")
+    assert status == 0, errors
+    expected = ["annotations/test.pickle", "annotations/train.pickle", "images/25.jpg", "images/40.jpg"]
+    assert files_in(download.root / "data" / "referit") == expected
+    assert (download.root / "data/referit/images/25.jpg").read_text() == "photo"
+    assert files_in(download.root / "data") == [f"referit/{name}" for name in expected]
+
+
+def test_an_archive_that_is_damaged_or_reaches_out_of_its_folder(internet, download):
+    place = f"/web/20220413011718/https://{UNC}/refcoco.zip"
+    internet.files[place] = archive(x="text" * 100)[:-40]
+    status, _, errors = download("data", "refcoco")
+    damaged = "download_data.sh: data/refcoco.zip is damaged; remove it and run the same command again"
+    assert (status, errors[-1]) == (2, damaged)
+    before = files_in(download.root.parent)
+    for name in ("../../../../out", "a/../../../../../out", "/tmp/tris-out"):
+        (download.root / "data" / "refcoco.zip").unlink(missing_ok=True)
+        internet.files[place] = archive(**{name: "x", "refcoco/instances.json": "{}"})
+        download("data", "refcoco")
+        assert all(file.startswith("clone/data/") for file in set(files_in(download.root.parent)) - set(before))
+        assert not os.path.lexists("/tmp/tris-out")
+
+
+def test_the_demo_fetches_its_checkpoint(internet, tmp_path, capsys, monkeypatch):
+    internet.files["/x.pth"] = CONTENT
+    demo.fetch(f"{internet.url}/x.pth", tmp_path / "weights" / "x.pth")
+    assert (tmp_path / "weights" / "x.pth").read_bytes() == CONTENT
+    assert f"x.pth: fetching 0.0 MB from {internet.url}/x.pth" in capsys.readouterr().out
+    internet.cut = 4000
+    for address, what in ((f"{internet.url}/x.pth", "4000 of 10240 bytes"), ("http://127.0.0.1:9/y", "refused")):
+        with pytest.raises(UserError, match=f"{urlsplit(address).path} .*{what}.*download_weights.sh y$"):
+            demo.fetch(address, tmp_path / "weights" / "y.pth")
+    assert files_in(tmp_path / "weights") == ["x.pth"]

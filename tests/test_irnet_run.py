@@ -1,6 +1,8 @@
-"""The three passes as a user runs them: results, resuming, bad input, several processes."""
+"""The three passes as a user runs them: results, starting over, resuming, bad input, several processes."""
 
+import copy
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,28 +16,25 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from dataset.artifacts import read_label, read_mask, write_label, write_map, write_names
-from IRNet import run_sample_refer, train_irn
-from IRNet.cam_to_ir_label import LabelMaker
-from IRNet.checkpoint import load_network
-from IRNet.make_ins_seg import MaskMaker
-from IRNet.processes import start_processes
-from IRNet.run_sample_refer import build_parser, check, run
-from IRNet.train_irn import Schedule
-from utils.errors import UserError
-from utils.files import owned_by_this_run
+from IRNet import cam_to_ir_label, run_sample_refer, train_irn
+from IRNet.run_sample_refer import build_parser, check, run, start_a_process_per_gpu
+from utils.errors import UserError, WriteError
+from utils.files import lock_folder
 
 SCRIPT = Path(__file__).parent.parent / "IRNet" / "run_sample_refer.py"
 SIZE = (72, 96)
+STEPS = ("cam_to_ir_label", "train_irn", "make_ins_seg")
+ALL = LABELS, TRAINING, MASKS = [f"{step}_pass" for step in STEPS]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Disks:
-    """A folder with photos of a disk each, response maps of them and the flags to run IRNet on it."""
+    """A folder with photos of a disk each and their response maps, and the flags to run IRNet on it."""
 
     def __init__(self, folder: Path, count: int = 10):
         self.folder, self.images, self.drawn = folder, {}, {}
         for index in range(count):
-            self.add(f"{index}_{index // 2}", f"{index // 2}.png")  # two refs a photo
-        self.write_list()
+            self.add(f"{index}_{index // 2}", f"{index // 2}.png")  # two refs per photo
 
     def add(self, name: str, file: str, size: tuple[int, int] = SIZE, mode: str = "RGB") -> None:
         self.images[name] = file
@@ -48,8 +47,6 @@ class Disks:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert(mode).save(self.folder / "photos" / file)
         self.drawn[name] = disk > 0
         write_map(self.folder / "cam", name, cv2.GaussianBlur(disk.astype(np.float32), (0, 0), min(size) / 8))
-
-    def write_list(self) -> None:
         write_names(self.folder / "toy_names.json", self.images)
 
     def flags(self, *passes: str, masks: str = "ins_seg", **more: object) -> list[str]:
@@ -59,168 +56,207 @@ class Disks:
         flags |= {"backbone": "resnet-toy", "irn_crop_size": 96, "irn_batch_size": 4, "irn_num_epoches": 2}
         flags |= {"exp_times": 2, "ins_seg_bg_thres": 0.7}  # after four steps of training a long walk finds few edges
         flags |= {"num_workers": 0, **dict.fromkeys(passes, True), **more}
-        pairs = [(f"--{flag}", str(value)) for flag, value in flags.items() if flag != "save_instances"]
-        return [text for pair in pairs for text in pair] + ["--save_instances"] * flags.get("save_instances", False)
+        switches = [f"--{flag}" for flag in ("save_instances", "resume") if flags.pop(flag, False)]
+        given = {f"--{flag}": str(value) for flag, value in flags.items() if value is not None}
+        return [text for pair in given.items() for text in pair] + switches
 
     def run(self, *passes: str, **more: object) -> None:
         args = build_parser().parse_args(self.flags(*passes, **more))
         check(args)
         run(args)
 
+    def contents(self, *folders: str) -> dict[str, bytes]:
+        paths = [path for folder in folders for path in (self.folder / folder).iterdir()]
+        return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
 
-ALL = ("cam_to_ir_label_pass", "train_irn_pass", "make_ins_seg_pass")
-
-
-def interrupt(*_):
-    raise KeyboardInterrupt
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-pytestmark = pytest.mark.usefixtures("one_thread")
+    def weights(self) -> dict[str, torch.Tensor]:
+        return torch.load(self.folder / "work" / "res50_irn.pth", weights_only=True)["network"]
 
 
 @pytest.fixture(scope="module")
-def disks(tmp_path_factory):
-    """A folder on which all passes have run once."""
+def finished(tmp_path_factory):
+    """A folder on which all passes have run once; tests that change it take a copy, `disks`."""
     disks = Disks(tmp_path_factory.mktemp("disks"))
     disks.run(*ALL)
     return disks
 
 
-def test_every_pass_writes_its_files(disks):
-    for name, disk in disks.drawn.items():
-        label, mask = read_label(disks.folder / "ir_label", name), read_mask(disks.folder / "ins_seg", name)
+@pytest.fixture
+def disks(finished, tmp_path):
+    """A copy with the same times of modification, as --resume compares them, and other folders' names in the stamps."""
+    moved = copy.copy(finished)
+    moved.folder = tmp_path / "copy"
+    shutil.copytree(finished.folder, moved.folder)
+    for stamp in (moved.folder / "work").glob("*.json"):
+        stamp.write_text(stamp.read_text().replace(str(finished.folder), str(moved.folder)))
+    return moved
+
+
+def test_every_pass_writes_its_files(finished):
+    shares = []
+    for name, disk in finished.drawn.items():
+        label, mask = read_label(finished.folder / "ir_label", name), read_mask(finished.folder / "ins_seg", name)
         assert set(np.unique(label)) <= {0, 1, 255} and label.shape == mask.shape == SIZE
         assert ((label == 1) & disk).sum() / (label == 1).sum() > 0.9 and ((label == 0) & disk).mean() < 0.02
-        assert (mask & disk).sum() / (mask | disk).sum() > 0.8
-        assert (disks.folder / "ins_seg" / f"{name}.png").stat().st_size < 3000
-    report = json.loads((disks.folder / "work" / "pseudo_masks.json").read_text())
-    assert report["summary"]["masks"] == report["summary"]["listed"] == len(disks.drawn)
-    assert report["refs"]["0_0"]["covered"] == pytest.approx(
-        read_mask(disks.folder / "ins_seg", "0_0").mean(), abs=1e-6
-    )
-    with Image.open(disks.folder / "work" / "pseudo_masks.png") as sheet:
+        assert (mask & disk).sum() / (mask | disk).sum() > 0.5  # after four steps of training
+        shares.append(mask.mean())
+    summary = json.loads((finished.folder / "work" / "pseudo_masks.json").read_text())
+    mean = pytest.approx(np.mean(shares), abs=1e-6)
+    assert summary == {"listed": 10, "masks": 10, "empty": 0, "mean_covered": mean}
+    with Image.open(finished.folder / "work" / "pseudo_masks.png") as sheet:
         assert sheet.width > 1900
-    content = torch.load(disks.folder / "work" / "res50_irn.pth", weights_only=True)
-    assert content.keys() == {"backbone", "network"}
-    assert load_network(disks.folder / "work" / "res50_irn.pth").mean_displacement.abs().sum() > 0
+    content = torch.load(finished.folder / "work" / "res50_irn.pth", weights_only=True)
+    assert content.keys() == {"backbone", "network"} and content["network"]["mean_displacement"].abs().sum() > 0
 
 
-def test_finished_items_are_kept_and_missing_ones_made_again(disks, capsys):
-    labels, masks = contents(disks.folder / "ir_label"), contents(disks.folder / "ins_seg")
-    times = {path: path.stat().st_mtime_ns for path in (disks.folder / "ins_seg").iterdir()}
-    (disks.folder / "ir_label" / "3_1.png").unlink()
+def test_a_run_starts_over(disks, capsys):
+    """With other thresholds, other response maps and another seed nothing of the earlier run is left."""
+    labels, masks, weights = disks.contents("ir_label"), disks.contents("ins_seg"), disks.weights()
+    (disks.folder / "ins_seg" / "0_0.json").write_text("instances of an earlier mask")
+    disks.run(MASKS, ins_seg_bg_thres=0.9)
+    found = disks.contents("ins_seg")
+    assert found.keys() == masks.keys() and not set(found.values()) & set(masks.values())
+    for name, disk in disks.drawn.items():
+        write_map(disks.folder / "cam", name, np.roll(cv2.GaussianBlur(disk.astype(np.float32), (0, 0), 9), 20, axis=1))
+    (disks.folder / "cam" / "1_0.npy").unlink()
+    disks.run(*ALL, seed=1)
+    found = disks.contents("ir_label")
+    assert found.keys() == labels.keys() - {"ir_label/1_0.png"} and not set(found.values()) & set(labels.values())
+    assert disks.contents("ins_seg").keys() == masks.keys() - {"ins_seg/1_0.png"}
+    assert not torch.equal(disks.weights()["edge_branch.logit.weight"], weights["edge_branch.logit.weight"])
+    assert "make_ins_seg: 9 made (0 empty), 0 kept, 1 refused" in capsys.readouterr().out
+
+
+def test_resume_keeps_what_is_there_and_makes_what_is_missing(disks, capsys):
+    before = disks.contents("ir_label", "ins_seg", "work")
+    times = {path.name: path.stat().st_mtime_ns for path in (disks.folder / "ins_seg").iterdir()}
     (disks.folder / "ins_seg" / "4_2.png").unlink()
-    disks.run(*ALL)
-    said = capsys.readouterr().out
-    assert "cam_to_ir_label: 1 made (0 of them empty), 9 already there, 0 refused" in said
-    assert "make_ins_seg: 1 made (0 of them empty), 9 already there, 0 refused" in said
-    assert "is there and is kept" in said
-    assert contents(disks.folder / "ir_label") == labels and contents(disks.folder / "ins_seg") == masks
-    changed = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
-    assert changed == {"4_2.png"}
+    (disks.folder / "work" / "pseudo_masks.json").unlink()
+    disks.run(*ALL, resume=True)
+    printed = capsys.readouterr().out
+    assert "cam_to_ir_label: 0 made (0 empty), 10 kept, 0 refused" in printed
+    assert "res50_irn.pth is finished and kept" in printed
+    assert "make_ins_seg: 1 made (0 empty), 9 kept, 0 refused" in printed
+    assert before == disks.contents("ir_label", "ins_seg", "work")
+    changed = [p.name for p in (disks.folder / "ins_seg").iterdir() if p.stat().st_mtime_ns != times[p.name]]
+    assert changed == ["4_2.png"]
+    (disks.folder / "work" / "make_ins_seg.json").unlink()
+    disks.run(MASKS, resume=True)  # without a stamp nobody knows what the masks were made from
+    assert "make_ins_seg: 10 made" in capsys.readouterr().out
 
 
-def test_an_interrupted_training_ends_where_the_uninterrupted_one_does(disks, monkeypatch):
-    weights = disks.folder / "work" / "res50_irn.pth"
-    expected = torch.load(weights, weights_only=True)["network"]
-    original = train_irn._train_one_epoch
+def test_resume_after_an_interrupted_run_where_an_earlier_one_had_finished(disks, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
 
-    def interrupted(trainer, items, label_dir, schedule, epoch, device):
-        if epoch == 1:
-            raise KeyboardInterrupt
-        original(trainer, items, label_dir, schedule, epoch, device)
-
-    monkeypatch.setattr(train_irn, "_train_one_epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        disks.run("train_irn_pass", irn_weights_name="second.pth")
-    assert not (disks.folder / "work" / "second.pth").exists()
-    monkeypatch.setattr(train_irn, "_train_one_epoch", original)
-    assert (disks.folder / "work" / "second.pth.part").exists()
-    with pytest.raises(UserError, match="other flags"):
-        disks.run("train_irn_pass", irn_weights_name="second.pth", seed=1)
-    disks.run("train_irn_pass", irn_weights_name="second.pth")
-    found = torch.load(disks.folder / "work" / "second.pth", weights_only=True)["network"]
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
-    assert not (disks.folder / "work" / "second.pth.part").exists()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run_sample_refer, "train_irn", interrupt)
+        disks.run(*ALL, conf_fg_thres=0.5)
+    (disks.folder / "ir_label" / "3_1.png").unlink()
+    disks.run(*ALL, conf_fg_thres=0.5, resume=True)
+    resumed = disks.contents("ir_label", "ins_seg")
+    disks.run(*ALL, conf_fg_thres=0.5)
+    assert resumed == disks.contents("ir_label", "ins_seg")
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("step", "change", "difference"),
     [
-        (lambda part: part.pop("optimizer"), "holds no state of a training .*optimizer"),
-        (lambda part: part.pop("epoch"), "holds no state of a training .*epoch"),
-        (lambda part: part.update(optimizer=[]), "holds no state of a training"),
-        (lambda part: part.update(step=None), "holds no state of a training"),
-        (lambda part: part["network"].pop("mean_displacement"), "lacks mean_displacement"),
-        (lambda part: part.pop("network"), "is no checkpoint of IRNet; remove it"),
-        (None, "is damaged or holds more than tensors; remove it to start afresh"),
+        (LABELS, {"conf_fg_thres": 0.4}, "conf_fg_thres 0.3, not 0.4"),
+        (LABELS, "cam/3_1.npy", "other response maps"),
+        (TRAINING, {"seed": 3}, "seed 0, not 3"),
+        (TRAINING, {"irn_batch_size": 5}, "batch_size 4, not 5"),
+        (TRAINING, "ir_label/3_1.png", "other IR labels"),
+        (MASKS, {"ins_seg_bg_thres": 0.3}, "ins_seg_bg_thres 0.7, not 0.3"),
+        (MASKS, {"save_instances": True}, "save_instances False, not True"),
+        (MASKS, "cam/3_1.npy", "other response maps"),
+        (MASKS, "work/res50_irn.pth", "another checkpoint"),
     ],
 )
-def test_a_damaged_unfinished_training_is_refused(disks, monkeypatch, tmp_path, damage, message):
-    """The last step of a training is left out, so that its unfinished file stays; that is then damaged."""
-    shutil.copytree(disks.folder / "ir_label", tmp_path / "ir_label")
-    flags = {"ir_label_out_dir": tmp_path / "ir_label", "work_space": tmp_path, "irn_num_epoches": 1}
+def test_resuming_from_something_else_is_refused_by_name(disks, step, change, difference):
+    flags = change if isinstance(change, dict) else {}
+    if not flags:
+        os.utime(disks.folder / change, ns=(0, 0))
+    before = disks.contents("ir_label", "ins_seg", "work")
+    with pytest.raises(UserError, match=f"it was started with {difference}; run without --resume to start over"):
+        disks.run(step, resume=True, **flags)
+    assert before == disks.contents("ir_label", "ins_seg", "work")
+
+
+def interrupt_training(disks, monkeypatch, **flags):
+    """Train one epoch of two; the file of the unfinished training."""
+    original = train_irn.train_one_epoch
+
+    def interrupted(*words):
+        if words[3] == 1:  # the epoch
+            raise KeyboardInterrupt
+        original(*words)
+
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train_irn, "mean_displacement", interrupt)
-        disks.run("train_irn_pass", **flags)
-    part = tmp_path / "res50_irn.pth.part"
-    content = torch.load(part, weights_only=True)
-    if damage:
-        damage(content)
-        torch.save(content, part)
-    else:
-        part.write_bytes(part.read_bytes()[:999])
-    with pytest.raises(UserError, match=f"pth.part {message}"):
-        disks.run("train_irn_pass", **flags)
+        patch.setattr(train_irn, "train_one_epoch", interrupted)
+        disks.run(TRAINING, **flags)
+    assert not (disks.folder / "work" / "res50_irn.pth").exists()
+    return disks.folder / "work" / "res50_irn.pth.part"
 
 
-def test_a_training_without_a_step_writes_no_checkpoint(tmp_path):
+def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(disks, monkeypatch):
+    expected = disks.weights()
+    part = interrupt_training(disks, monkeypatch)
+    disks.run(TRAINING, resume=True)
+    assert all(torch.equal(value, expected[name]) for name, value in disks.weights().items())
+    assert not part.exists()
+    part = interrupt_training(disks, monkeypatch, seed=1)
+    part.write_bytes(part.read_bytes()[:999])
+    with pytest.raises(UserError, match="pth.part is damaged, or holds more than tensors; run without --resume"):
+        disks.run(TRAINING, resume=True, seed=1)
+    disks.run(TRAINING)
+    assert all(torch.equal(value, expected[name]) for name, value in disks.weights().items())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_training_on_labels_that_do_not_fit_writes_no_checkpoint(tmp_path, workers):
     disks = Disks(tmp_path, count=2)
     for name in disks.drawn:
         write_label(tmp_path / "ir_label", name, np.zeros((4, 5)))
-    with pytest.raises(UserError, match="train_irn: no IR label could be used; the lines above say why"):
-        disks.run("train_irn_pass")
-    assert [path.name for path in (tmp_path / "work").iterdir()] == [".lock"]
+    with pytest.raises(UserError, match="the IR label of ._0 has another size than its photo"):
+        disks.run(TRAINING, num_workers=workers)
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {".lock", "train_irn.json"}
 
 
-def test_instances_as_coco_run_lengths(disks):
-    disks.run("make_ins_seg_pass", masks="with_instances", save_instances=True)
-    assert (disks.folder / "with_instances" / "0_0.png").read_bytes() == (
-        disks.folder / "ins_seg" / "0_0.png"
-    ).read_bytes()
-    parts = json.loads((disks.folder / "with_instances" / "0_0.json").read_text())
-    union = np.any([coco_mask.decode(part["segmentation"]) for part in parts], axis=0)
-    assert (union == read_mask(disks.folder / "ins_seg", "0_0")).all()
-    assert max(part["score"] for part in parts) == pytest.approx(1)
+def test_two_processes_with_loader_processes_make_what_one_makes(disks):
+    """IR labels and masks to the byte; the checkpoint up to rounding, so those masks are compared that come from it."""
+    report = disks.folder / "work" / "pseudo_masks.json"
+    labels, weights, summary = disks.contents("ir_label"), disks.weights(), json.loads(report.read_text())
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    words = [*launcher, SCRIPT, *disks.flags(*ALL, masks="two", num_workers=2)]
+    subprocess.run(words, check=True, capture_output=True, timeout=200)
+    assert disks.contents("ir_label") == labels
+    for name, value in disks.weights().items():
+        torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-3 * float(weights[name].abs().max()))
+    disks.run(MASKS, masks="one")
+    one, two = disks.contents("one"), disks.contents("two")
+    assert {name.replace("one/", "two/"): content for name, content in one.items()} == two
+    assert json.loads(report.read_text()) == summary
 
 
-def test_two_processes_write_the_same_bytes(disks):
-    passes = {"cam_to_ir_label_pass": True, "make_ins_seg_pass": True}
-    args = build_parser().parse_args(
-        disks.flags(masks="two_processes", ir_label_out_dir=disks.folder / "two_labels", **passes)
-    )
-    start_processes(2, run, args)
-    assert contents(disks.folder / "two_processes") == contents(disks.folder / "ins_seg")
-    assert contents(disks.folder / "two_labels") == contents(disks.folder / "ir_label")
+def test_several_gpus_have_a_process_each(monkeypatch):
+    started = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(os, "execv", lambda *words: started.append(words))
+    monkeypatch.setattr(sys, "argv", ["IRNet/run_sample_refer.py", "--seed", "1"])
+    start_a_process_per_gpu()
+    monkeypatch.setenv("RANK", "0")
+    start_a_process_per_gpu()
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3", *sys.argv]
+    assert started == [(sys.executable, [sys.executable, *words])]
 
 
-def test_two_workers_write_the_same_bytes(disks, monkeypatch):
-    monkeypatch.setattr("IRNet.passes.PHOTOS_PER_WORKER", 3)
-    disks.run("make_ins_seg_pass", masks="two_workers", num_workers=2)
-    assert contents(disks.folder / "two_workers") == contents(disks.folder / "ins_seg")
-
-
-def spoil(disks: Disks) -> None:
-    """Photos and maps of every bad kind; their names end in a number from 100 on."""
-    for number, mode in ((100, "L"), (101, "RGBA"), (102, "CMYK")):
-        suffix = {"RGBA": "png"}.get(mode, "jpg")
-        disks.add(f"100_{number}", f"{number}.{suffix}", mode=mode)
+def test_bad_files_are_handled_or_named_and_the_rest_is_done(tmp_path):
+    disks, cam, photos = Disks(tmp_path, count=2), tmp_path / "cam", tmp_path / "photos"
+    disks.add("100_100", "100.jpg", mode="L")
+    disks.add("100_101", "101.png", mode="RGBA")
+    disks.add("100_102", "102.jpg", mode="CMYK")
     disks.add("100_103", "103.png", size=(3, 2000))
-    cam = disks.folder / "cam"
     for number in range(104, 113):
         disks.add(f"100_{number}", f"{number}.png")
     write_map(cam, "100_104", np.zeros(SIZE))
@@ -229,51 +265,59 @@ def spoil(disks: Disks) -> None:
     write_map(cam, "100_107", np.full(SIZE, np.nan))
     (cam / "100_108.npy").unlink()
     (cam / "100_109.npy").write_bytes((cam / "100_109.npy").read_bytes()[:999])
-    (disks.folder / "photos" / "110.png").unlink()
-    (disks.folder / "photos" / "111.png").write_bytes((disks.folder / "photos" / "111.png").read_bytes()[:999])
-    (disks.folder / "photos" / "112.png").write_text("no photo at all")
-    disks.write_list()
-
-
-def test_bad_items_are_handled_or_named_and_the_rest_goes_on(tmp_path):
-    disks = Disks(tmp_path, count=2)
-    spoil(disks)
-    command = [sys.executable, str(SCRIPT), *disks.flags(*ALL, irn_batch_size=500, irn_num_epoches=1)]
+    (photos / "110.png").unlink()
+    (photos / "111.png").write_bytes((photos / "111.png").read_bytes()[:999])
+    (photos / "112.png").write_text("no photo at all")
+    command = [sys.executable, SCRIPT, *disks.flags(*ALL, irn_batch_size=500, irn_num_epoches=1)]
     environment = {"OMP_NUM_THREADS": "1", "PATH": "/usr/bin"}
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert result.returncode == 0, result.stderr
-    assert "cam_to_ir_label: 8 made (3 of them empty), 0 already there, 7 refused" in result.stdout
-    assert "make_ins_seg: 8 made (2 of them empty), 0 already there, 7 refused" in result.stdout
+    assert "cam_to_ir_label: 8 made (3 empty), 0 kept, 7 refused" in result.stdout
+    assert "make_ins_seg: 8 made (2 empty), 0 kept, 7 refused" in result.stdout
     refused = [line for line in result.stderr.splitlines() if line.startswith("make_ins_seg")]
     assert [line.split()[1] for line in refused] == [f"100_{number}" for number in range(106, 113)]
-    assert "10 x 10, its photo 72 x 96" in refused[0] and "not finite" in refused[1]
+    assert "10 x 10, its photo 72 x 96" in refused[0] and "finite numbers" in refused[1]
     assert "Traceback" not in result.stderr
-    masks = {path.stem for path in (tmp_path / "ins_seg").iterdir()}
-    assert masks == {"0_0", "1_0", *(f"100_{number}" for number in range(100, 106))}
-    assert not read_mask(tmp_path / "ins_seg", "100_104").any()
-    assert not read_mask(tmp_path / "ins_seg", "100_105").any()
-    assert read_mask(tmp_path / "ins_seg", "100_103").shape == (3, 2000)
+    masks = {path.stem: read_mask(tmp_path / "ins_seg", path.stem) for path in (tmp_path / "ins_seg").iterdir()}
+    assert masks.keys() == {"0_0", "1_0", *(f"100_{number}" for number in range(100, 106))}
+    assert not masks["100_104"].any() and not masks["100_105"].any() and masks["100_103"].shape == (3, 2000)
 
 
-def test_where_every_ref_is_refused_the_run_ends_in_words(tmp_path):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_cannot_be_written_ends_the_run(tmp_path, workers):
+    disks = Disks(tmp_path, count=4)
+    (tmp_path / "ir_label").write_text("no folder")
+    with pytest.raises(WriteError, match="^cannot write .*/0_0.png: .*; check folder and free space$"):
+        disks.run(LABELS, num_workers=workers)
+
+
+def test_refs_that_need_too_much_memory_are_refused_and_if_all_are_the_run_fails(tmp_path, monkeypatch, capsys):
+    def build(photo):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
     disks = Disks(tmp_path, count=2)
+    monkeypatch.setattr(cam_to_ir_label, "DenseCRF", build)
     with pytest.raises(UserError, match="all 2 refs were refused"):
-        disks.run("cam_to_ir_label_pass", image_root=tmp_path)
+        disks.run(LABELS)
+    assert "cam_to_ir_label: 1_0 refused: CUDA out of memory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("passes", "more", "message"),
     [
         ((), {}, "nothing to do"),
-        (("train_irn_pass",), {"irn_crop_size": 78}, "multiple of 4"),
-        (("train_irn_pass",), {"irn_crop_size": 72}, "multiple of 4 from 76 on"),
-        (("train_irn_pass",), {}, "holds no IR label"),
-        (("make_ins_seg_pass",), {}, "res50_irn.pth is not there"),
-        (("cam_to_ir_label_pass",), {"conf_bg_thres": 0.5}, "above --conf_fg_thres"),
-        (("cam_to_ir_label_pass",), {"train_list": "nowhere.json"}, "nowhere.json is not there"),
+        ((TRAINING,), {"irn_crop_size": 78}, "not a multiple of 4"),
+        ((TRAINING,), {"irn_crop_size": 72}, "not a multiple of 4 that is 76 or more"),
+        ((TRAINING,), {}, "holds no IR label"),
+        ((MASKS,), {}, "res50_irn.pth does not exist; make it with --train_irn_pass True"),
+        ((LABELS,), {"cam_out_dir": None}, "--cam_to_ir_label_pass needs --cam_out_dir"),
+        ((LABELS,), {"conf_bg_thres": 0.5}, "above --conf_fg_thres"),
+        ((LABELS,), {"train_list": "nowhere.json"}, "nowhere.json does not exist"),
+        ((LABELS,), {"image_root": "nowhere"}, "nowhere holds no photo of .*toy_names.json; check --image_root"),
+        ((LABELS,), {"cam_out_dir": "nowhere"}, "nowhere holds no response map"),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path, passes, more, message):
+def test_mistakes_are_reported_in_one_line(tmp_path, passes, more, message):
     disks = Disks(tmp_path, count=2)
     with pytest.raises(UserError, match=message) as caught:
         disks.run(*passes, **more)
@@ -282,38 +326,24 @@ def test_mistakes_are_told_in_one_line(tmp_path, passes, more, message):
 
 def test_two_runs_in_one_work_space(tmp_path):
     disks = Disks(tmp_path, count=2)
-    with owned_by_this_run(tmp_path / "work"), pytest.raises(UserError, match="another run is writing to .*work"):
-        disks.run("cam_to_ir_label_pass")
+    with lock_folder(tmp_path / "work"), pytest.raises(UserError, match="another run is writing to .*work"):
+        disks.run(LABELS)
     assert not (tmp_path / "ir_label").exists()
 
 
-def test_flags_arrive_where_they_are_used(tmp_path, monkeypatch):
+def test_flags_arrive_where_they_are_used(tmp_path):
+    """The stamps are written from what the passes are given, the instances as COCO's run lengths beside their mask."""
     disks = Disks(tmp_path, count=2)
-    for name in disks.drawn:
-        write_label(tmp_path / "ir_label", name, np.zeros(SIZE))
-    given = []
-    monkeypatch.setattr(run_sample_refer, "train", lambda *words: given.append(words))
-    monkeypatch.setattr(run_sample_refer, "load_network", given.append)
-    monkeypatch.setattr(run_sample_refer, "run_pass", lambda *words: given.append(words))
-    rates = {"irn_learning_rate": 0.3, "irn_weight_decay": 0.002, "seed": 7}
+    labels = {"conf_fg_thres": 0.4, "conf_bg_thres": 0.2}
     walk = {"beta": 3, "exp_times": 5, "ins_seg_bg_thres": 0.6, "save_instances": True}
-    disks.run(*ALL, **rates, **walk, conf_fg_thres=0.4, conf_bg_thres=0.2, irn_weights_name="x.pth")
-    (_, labels, *_), (*_, weights, schedule, _), loaded, (_, masks, *_) = given
-    assert labels == LabelMaker(tmp_path / "cam", tmp_path / "ir_label", 0.4, 0.2)
-    assert schedule == Schedule(2, 2, 96, 0.3, 0.002, 10, 7, 0)
-    assert weights == loaded == tmp_path / "work" / "x.pth"
-    assert masks == MaskMaker(tmp_path / "cam", tmp_path / "ins_seg", weights, 3, 5, 0.6, True)
-
-
-def test_a_pass_without_its_folder_is_refused():
-    args = build_parser().parse_args(["--train_list", "x.json", "--cam_to_ir_label_pass", "True"])
-    with pytest.raises(UserError, match="needs --cam_out_dir"):
-        check(args)
-
-
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", "truncated"])
-def test_a_damaged_checkpoint_is_refused_in_words(disks, tmp_path, content):
-    whole = (disks.folder / "work" / "res50_irn.pth").read_bytes()
-    (tmp_path / "damaged.pth").write_bytes(whole[: len(whole) // 2] if content == "truncated" else content)
-    with pytest.raises(UserError, match="is damaged or holds more than tensors"):
-        load_network(tmp_path / "damaged.pth")
+    training = {"irn_learning_rate": 0.3, "irn_weight_decay": 0.002, "seed": 7, "irn_weights_name": "x.pth"}
+    disks.run(*ALL, **training, **labels, **walk)
+    label_stamp, training_stamp, mask_stamp = (json.loads((tmp_path / "work" / f"{s}.json").read_text()) for s in STEPS)
+    schedule = {"backbone": "resnet-toy", "epochs": 2, "batch_size": 2, "crop_size": 96, "seed": 7}
+    assert labels.items() <= label_stamp.items() and walk.items() <= mask_stamp.items()
+    assert (schedule | {"learning_rate": 0.3, "weight_decay": 0.002}).items() <= training_stamp.items()
+    assert (tmp_path / "work" / "x.pth").is_file()
+    parts = json.loads((tmp_path / "ins_seg" / "0_0.json").read_text())
+    union = np.any([coco_mask.decode(part["segmentation"]) for part in parts], axis=0)
+    assert union.any() and (union == read_mask(tmp_path / "ins_seg", "0_0")).all()
+    assert max(part["score"] for part in parts) == pytest.approx(1)

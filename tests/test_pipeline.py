@@ -1,4 +1,4 @@
-"""The whole pipeline in one command, on a very small toy world: what it leaves, and that it goes on where it was."""
+"""The pipeline's script: with a stand-in for the steps what runs when, and once for real on a very small toy world."""
 
 import json
 import os
@@ -6,130 +6,158 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from dataset.toy.layouts import write_refcocog
-from dataset.toy.photos import make_photos
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run
+from tests.kill_anywhere import FLAGS, Run, differences
+from toy.layouts import write_refcocog
+from toy.photos import make_photos
 
-FLAGS = {
-    "--common": "--backbone toy --hidden_dim 16 --size 96 --num_workers 0",
-    "--stage1": "--batch_size 4 --epoch 1",
-    "--irnet": "--backbone resnet-toy --irn_crop_size 80 --irn_batch_size 4 --irn_num_epoches 1 --num_workers 0",
-    "--stage2": "--batch_size 4 --epoch 1 --skip_missing",
-}
-ROWS = ["untrained", "train_stage1", "stage1", "stage1_train", "stage1_prms_train", "irnet", "pseudo_masks_train"]
-ROWS += ["train_stage2", "stage2"]
+STEPS = ["untrained", "train_stage1", "stage1", "stage1_train", "stage1_prms_train", "irnet", "pseudo_masks_train"]
+STEPS += ["train_stage2", "stage2"]
 
-
-def start(data, output, splits, *more, **changed):
-    """The pipeline in a process of its own; `data`: the words that name a data set and its folder."""
-    words = [word for flag, value in (FLAGS | changed).items() for word in (flag, value)]
-    dataset, split_by, root = data
-    command = [sys.executable, "scripts/run_pipeline.py", dataset, split_by, str(output), "--data_root", str(root)]
-    return subprocess.Popen(
-        [*command, "--splits", splits, *words, *more],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process):
-    """Exit status, output and errors."""
-    printed, errors = process.communicate(timeout=300)
-    return process.returncode, printed, errors
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    """A toy world, and lines that name its photos without any mask."""
-    root = tmp_path_factory.mktemp("world")
-    write_refcocog(root, make_photos(3, {"train": 3, "val": 1, "test": 1}))
-    photos = sorted(file.name for file in (root / "train2014").iterdir())
-    lines = [{"image": f"train2014/{name}", "sentences": [f"the {word} one", word]} for name in photos for word in "ab"]
-    (root / "train.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
-    return ("refcocog", "umd", root)
+# Stands first on the PATH: notes each step instead of running it. Of the scripts around the steps, record_step.py is
+# real; the others, which take seconds to start, are asked in tests of their own.
+PYTHON = r"""#!/usr/bin/env bash
+case "$*" in
+    *data_set_facts.py\ refcocog\ umd) echo ./data train2014 1 val,test && exit ;;
+    *data_set_facts.py\ jsonl\ -) echo ./data . 0 val && exit ;;
+    *results_table.py*) exit ;;
+    scripts/*) exec "$REAL" "$@" ;;
+esac
+echo "$*" >>"$FOLDER/ran"
+[[ ! "$*" =~ --work_space\ ([^ ]+) ]] || mkdir -p "${BASH_REMATCH[1]}"
+[[ ! "$*" =~ ^train_.*--output\ ([^ ]+) ]] || install -D /dev/null "${BASH_REMATCH[1]}/ckpt_last.pth"
+[[ ! "$*" =~ --json\ ([^ ]+) ]] || echo '{"test": {"mIoU": 50.0}}' >"${BASH_REMATCH[1]}"
+[[ -z "$FAIL" || $* != *$FAIL* ]] || exit 7
+[[ -z "$SLEEP" || $* != *$SLEEP* ]] || exec "$REAL" -c '
+import os, sys, time
+from pathlib import Path
+folder = Path(os.environ["FOLDER"])
+(folder / "pid").write_text(str(os.getpid()))
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    (folder / "saved").touch()
+    sys.exit(130)'
+"""
 
 
-@pytest.fixture(scope="module")
-def whole_and_own(toy, tmp_path_factory):
-    """Outputs and endings of two pipelines, side by side: of RefCOCOg, stopped once, and of photos without any mask."""
-    whole, own = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("own")
-    beside = start(("jsonl", "-", toy[2]), own, "none")
-    status, _, errors = finish(start(toy, whole, "test", "--only", "untrained"))
+class Stubbed:
+    """The pipeline with stand-ins for its steps."""
+
+    def __init__(self, folder):
+        self.folder, self.output = folder, folder / "out"
+        (folder / "bin").mkdir(parents=True)
+        (folder / "bin" / "python").write_text(PYTHON)
+        (folder / "bin" / "python").chmod(0o755)
+
+    def start(self, *words, data=("refcocog", "umd"), **environment):
+        paths = {"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", "VIRTUAL_ENV": "active"}
+        paths |= {"REAL": sys.executable, "FOLDER": str(self.folder), "FAIL": "", "SLEEP": ""}
+        return subprocess.Popen(
+            ["bash", "scripts/run_pipeline.sh", *data, self.output, *words],
+            cwd=ROOT,
+            env=os.environ | paths | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *words, **more):
+        """Exit status, the commands of the steps that ran, and errors."""
+        process = self.start(*words, **more)
+        _, errors = process.communicate(timeout=120)
+        ran = self.folder / "ran"
+        lines = ran.read_text().splitlines() if ran.exists() else []
+        ran.unlink(missing_ok=True)
+        return process.returncode, lines, errors
+
+
+@pytest.fixture
+def pipeline(tmp_path):
+    return Stubbed(tmp_path)
+
+
+def test_steps_run_in_order_and_once(pipeline):
+    status, ran, errors = pipeline.run("--splits", "test", "--common", "--backbone toy", "--scorer=toy")
     assert status == 0, errors
-    (whole / "figures" / "untrained.json").unlink()  # not made again: the step is known to be finished
-    return (whole, finish(start(toy, whole, "test"))), (own, finish(beside))
+    scripts = ["validate.py", "train_stage1.py", *["validate.py"] * 3, "IRNet/run_sample_refer.py"]
+    assert [line.split()[0] for line in ran] == [*scripts, "validate.py", "train_stage2.py", "validate.py"]
+    assert all("--dataset refcocog --refer_data_root ./data --splitBy umd --backbone toy" in line for line in ran[:5])
+    assert [line.endswith("--scorer toy") for line in ran].count(True) == 2  # stage 1 and PRMS
+    assert "--test_split val --output" in ran[1]  # the best epoch is not chosen on test
+    results = json.loads((pipeline.output / "results.json").read_text())
+    assert list(results) == STEPS
+    assert results["stage2"].keys() == {"mIoU", "seconds", "peak_mb"}
+    assert results["irnet"].keys() == {"seconds", "peak_mb"}
+    assert pipeline.run("--splits", "test", "--common", "--backbone toy", "--scorer=toy")[:2] == (0, [])
 
 
-def test_from_photos_to_figures_with_a_stop_in_between(toy, whole_and_own):
-    output, (status, printed, errors) = whole_and_own[0]
-    assert status == 0, errors
-    assert "untrained: finished before" in printed
-    results = json.loads((output / "results.json").read_text())
-    assert list(results) == ROWS
-    for name, row in results.items():
-        assert row["seconds"] > 0
-        assert row["peak_mb"] > 100
-        assert ("mIoU" in row) == (not name.startswith(("train_", "irnet"))), name
-    assert {"mIoU", "oIoU", "P@0.5", "PointM", "Hit"} <= set(results["stage2"])
-    names = json.loads((output / "refcocog_train_names.json").read_text())
-    assert {f"{name}.png" for name in names} == {file.name for file in (output / "ins_seg").iterdir()}
-
-    assert finish(start(toy, output, "test"))[1].count("finished before") == len(ROWS)
-    status, _, errors = finish(start(toy, output, "test", **{"--stage1": "--batch_size 4 --epoch 2"}))
-    assert (status, "holds the step train_stage1 with other flags" in errors) == (2, True)
-
-
-def test_your_own_photos_without_any_mask(toy, whole_and_own):
-    """From photos and sentences alone to a network of stage 2."""
-    output, (status, _, errors) = whole_and_own[1]
-    assert status == 0, errors
-    assert (output / "stage2" / "ckpt.pth").is_file()
-    assert len(list((output / "ins_seg").iterdir())) == len((toy[2] / "train.jsonl").read_text().splitlines())
-
-
-def test_an_unknown_step(tmp_path, script):
-    status, _, errors = script("scripts/run_pipeline.py", "refcocog", "umd", tmp_path, "--only", "stage1,stage3")
-    assert (status, errors.count("\n")) == (2, 1)
-    assert "there is no step 'stage3'; known are untrained, train_stage1" in errors
-
-
-def test_a_step_that_fails_is_named_and_ends_the_pipeline(tmp_path):
-    status, _, errors = finish(start(("refcocog", "umd", tmp_path / "nowhere"), tmp_path, "test"))
+def test_a_changed_command_runs_again_with_all_that_depends_on_it(pipeline):
+    pipeline.run("--splits", "test")
+    status, ran, _ = pipeline.run("--splits", "test", "--irnet", "--beta 'a b'", FAIL="pseudo_path")
     assert status == 2
-    assert "the data folder" in errors
-    assert "the step untrained ended with status 2" in errors
-    assert not (tmp_path / "results.json").exists()
+    assert [line.split()[0] for line in ran] == ["IRNet/run_sample_refer.py", "validate.py"]
+    assert ran[0].endswith("--beta a b") and "--resume" not in ran[0]
+    assert "stage2" not in json.loads((pipeline.output / "results.json").read_text())  # it is of other pseudo masks
+    _, ran, _ = pipeline.run("--splits", "test", "--irnet", "--beta 'a b'")
+    assert [line.split()[0] for line in ran] == ["validate.py", "train_stage2.py", "validate.py"]
+    assert "--resume" not in ran[1]
+    _, ran, _ = pipeline.run("--splits", "val,test", "--irnet", "--beta 'a b'")
+    assert [line.split()[0] for line in ran] == ["validate.py"] * 3  # trainings do not depend on what is evaluated
 
 
-SLOW_TO_END = """
-import signal, sys, time
-from pathlib import Path
+@pytest.mark.parametrize("step", ["train_stage1", "IRNet", "train_stage2"])
+def test_an_interrupted_step_resumes_only_what_it_began(step, pipeline):
+    words = ("--splits", "test")
+    assert pipeline.run(*words)[0] == 0
+    changed = (*words, "--common", "--size 96", "--irnet", "--beta 3")
+    status, ran, errors = pipeline.run(*changed, FAIL=step)
+    assert (status, "--resume" in ran[-1]) == (2, False)  # of the run before, with other flags
+    assert "ended with status 7" in errors
+    _, ran, _ = pipeline.run(*changed)
+    assert ran[0].startswith(step) and ran[0].endswith("--resume")
+    assert not any("--resume" in line for line in ran[1:])
 
-def end(number, _):
-    time.sleep(0.5)
-    Path("saved").touch()
-    sys.exit(1)
 
-for kind in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(kind, end)
-print("ready", flush=True)
-time.sleep(60)
-"""
-ONE_STEP = """
-import sys
-from pathlib import Path
-from scripts import run_pipeline
-from utils.errors import run_script
+def test_what_applies_without_any_mask(pipeline):
+    _, ran, _ = pipeline.run("--splits", "none", data=("jsonl", "-"))
+    names = ["train_stage1.py", "validate.py", "IRNet/run_sample_refer.py", "train_stage2.py"]
+    assert [line.split()[0] for line in ran] == names
+    assert "--test_split none" in ran[0] and "--test_split none" in ran[-1]
+    _, ran, _ = pipeline.run(data=("jsonl", "-"))
+    assert not any("--pseudo_path" in line for line in ran if line.startswith("validate"))
 
-run_pipeline.ROOT = Path(sys.argv[1])
-run_script(lambda: run_pipeline._run_step(run_pipeline.Step("irnet", ["-c", sys.argv[2]]), {}, Path(sys.argv[1])))
-"""
+
+@pytest.mark.parametrize(
+    ("words", "data", "message"),
+    [
+        (
+            ("--only", "stage1,stage3"),
+            ("refcocog", "umd"),
+            "there is no step 'stage3'; known are untrained train_stage1",
+        ),
+        (("--mirror", "x"), ("refcocog", "umd"), "unknown argument '--mirror'"),
+        (("--only",), ("refcocog", "umd"), "--only needs a value"),
+        (("--irnet", "it's"), ("refcocog", "umd"), "cannot read the flags"),
+        (("one", "more"), ("refcocog", "umd"), "give DATASET SPLIT_BY [OUTPUT]"),
+        ((), ("refcocog", "unc"), "refcocog is not split by 'unc'"),
+    ],
+)
+def test_mistakes_are_one_line(words, data, message, pipeline):
+    status, ran, errors = pipeline.run(*words, data=data)
+    assert (status, ran, message in errors.splitlines()[-1]) == (2, [], True)
+
+
+def test_nothing_of_a_flag_is_executed(pipeline):
+    touch = f"touch {pipeline.folder}/x"
+    _, ran, _ = pipeline.run("--only", "untrained", "--common", f"$({touch}) `{touch}`")
+    assert "$(touch" in ran[0]
+    assert not (pipeline.folder / "x").exists()
 
 
 @pytest.mark.parametrize(
@@ -137,64 +165,79 @@ run_script(lambda: run_pipeline._run_step(run_pipeline.Step("irnet", ["-c", sys.
     [(signal.SIGTERM, os.kill, 143), (signal.SIGINT, os.killpg, 130)],
     ids=["TERM", "Ctrl-C"],
 )
-def test_a_signal_ends_the_step_first(kind, send, status, tmp_path):
-    command = [sys.executable, "-c", ONE_STEP, tmp_path, SLOW_TO_END]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes) as process:
-        assert "ready\n" in iter(process.stdout.readline, "")
-        send(process.pid, kind)
-        assert process.wait(timeout=30) == status
-        assert (tmp_path / "saved").exists()
-        assert process.stderr.read() == (
-            "run_pipeline.py: interrupted in the step irnet; the same command goes on there\n"
-        )
-    assert not (tmp_path / "pipeline.json").exists()
-
-
-@pytest.mark.parametrize(
-    "text", ["{", "[]", '{"irnet": {}}', '{"irnet": {"command": [], "seconds": 1.0, "peak_mb": 1}}']
-)
-def test_a_damaged_state(text, tmp_path, script):
-    (tmp_path / "pipeline.json").write_text(text)
-    status, _, errors = script("scripts/run_pipeline.py", "refcocog", "umd", tmp_path, "--only", "irnet")
-    assert (status, errors.count("\n")) == (2, 1)
-    assert f"{tmp_path / 'pipeline.json'} " in errors
-    assert errors.endswith("; remove it, and the steps are run anew\n")
-
-
-def test_a_step_that_does_not_apply_is_passed_over(tmp_path, script):
-    words = ("scripts/run_pipeline.py", "jsonl", "-", tmp_path, "--only", "stage1_train, pseudo_masks_train")
-    assert script(*words)[::2] == (0, "")
-    assert script(*words, "--splits", "none")[0] == 0
-    assert not (tmp_path / "stage1").exists()
-
-
-STUBS = """
-need_environment() { :; }
-python() { echo "python $*"; }
-"""
+def test_a_signal_reaches_the_step_and_nothing_is_left(kind, send, status, pipeline):
+    process = pipeline.start(SLEEP="IRNet")
+    for _ in range(3000):  # a minute
+        if (pipeline.folder / "pid").exists():
+            break
+        time.sleep(0.02)
+    assert "another run is writing to" in pipeline.run()[2]
+    send(process.pid, kind)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, (pipeline.folder / "saved").exists()) == (status, True)
+    assert errors.splitlines()[-1] == "run_pipeline.sh: interrupted in the step irnet; the same command resumes there"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((pipeline.folder / "pid").read_text()), 0)
+    assert pipeline.run()[1][0].endswith("--resume")
 
 
 @pytest.fixture
-def stubbed(tmp_path):
-    """Runs a shell script of scripts/ in a folder where the pipeline and python only say what they were given."""
-    folder = tmp_path / "scripts"
-    shutil.copytree(ROOT / "scripts", folder)
-    with (folder / "environment.sh").open("a") as environment:
-        environment.write(STUBS)
-    (folder / "run_pipeline.sh").write_text('echo "pipeline $*"\n')
+def script(tmp_path):
+    """Runs a script of a copy of scripts/ in which `python` and the pipeline only print what they were given."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    with (tmp_path / "scripts" / "environment.sh").open("a") as environment:
+        environment.write('need_environment() { :; }\npython() { echo "python $*"; }\n')
+    (tmp_path / "scripts" / "run_pipeline.sh").write_text('echo "pipeline $*"\n')
 
     def run(name, *words):
-        done = subprocess.run(["bash", folder / name, *words], capture_output=True, text=True, timeout=60)
-        return (done.stdout + done.stderr).splitlines()
+        done = subprocess.run(["bash", tmp_path / "scripts" / name, *words], capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout.splitlines(), done.stderr
 
+    run.root = tmp_path
     return run
 
 
-def test_a_seed_is_written_where_it_is_read(stubbed):
-    printed = stubbed("seeds.sh", "0", "2")
+@pytest.mark.parametrize(
+    ("words", "file", "data"),
+    [
+        ((), "stage1_refcocog_umd", "--dataset refcocog --splitBy umd --test_split val"),
+        (("refcocog", "google"), "stage1_refcocog_google", "--dataset refcocog --splitBy google --test_split val"),
+        (("refcoco", "unc"), "stage1_refcoco", "--dataset refcoco --splitBy unc --test_split val"),
+        (("referit", "-"), "stage1_referit", "--dataset referit --dataset_root ./data/referit --test_split test"),
+    ],
+)
+def test_validation_is_of_the_published_checkpoints(words, file, data, script, tmp_path):
+    status, _, errors = script("validate_stage1.sh", *words)
+    hint = f"name another CHECKPOINT, or run: bash scripts/download_weights.sh {file}"
+    assert (status, errors) == (2, f"validate_stage1.sh: weights/{file}.pth is not there; {hint}\n")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / f"{file}.pth").touch()
+    status, (command,), errors = script("validate_stage1.sh", *words, "--batch_size", "8")
+    assert (status, errors) == (0, "")
+    name = "validate_referit.py" if "referit" in words else "validate.py"
+    flags = f"--max_query_len 20 --resume --pretrain weights/{file}.pth --eval --batch_size 8"
+    assert command == f"python {name} --batch_size 1 --size 320 {data} {flags}"
+
+
+def test_validation_of_your_own_training_and_training_on_another_data_set(script, tmp_path):
+    (tmp_path / "ckpt.pth").touch()
+    assert " --pretrain ckpt.pth --eval" in script("validate_stage2.sh", "refcocog", "umd", "ckpt.pth")[1][0]
+    assert script("validate_stage2.sh", "refcocog")[0] == 2
+    status, (command,), _ = script("train_stage2.sh", "refcoco", "unc", "--lr", "1e-4")
+    assert "--dataset refcoco --splitBy unc" in command
+    assert "--pseudo_path output/refcoco_unc/ins_seg --output ./weights/stage2/pseudo_refcoco_unc" in command
+    assert command.endswith(" --lr 1e-4")
+    assert "--output ./weights/refcocog_umd --board_folder ./output/board" in script("train_stage1.sh")[1][0]
+
+
+def test_seeds_and_ablation_run_the_pipeline_several_times(script):
+    _, printed, _ = script("seeds.sh", "0", "2")
     assert [line.split()[3] for line in printed if line.startswith("pipeline")] == ["output/toy", "output/toy_seed2"]
-    assert printed[-1] == "python scripts/seeds_table.py output/toy/results.json output/toy_seed2/results.json"
+    assert printed[-1] == "python scripts/results_table.py --mean output/toy output/toy_seed2"
+    _, printed, _ = script("ablation.sh", "refcoco", "unc", "out", "--scorer", "toy")
+    assert [line.split()[3] for line in printed[:-1]] == ["out/classification", "out/calibration", "out/whole"]
+    assert all("--scorer toy --stage1" in line for line in printed[:-1])
+    assert printed[-1] == "python scripts/results_table.py out/classification out/calibration out/whole"
 
 
 @pytest.mark.parametrize(
@@ -205,12 +248,77 @@ def test_a_seed_is_written_where_it_is_read(stubbed):
         (("jsonl", "-", "--image_root", "mine"), "output/jsonl", "mine"),
     ],
 )
-def test_pseudo_masks_are_made_where_the_pipeline_has_them(words, output, photos, stubbed):
-    (command,) = stubbed("make_pseudo_masks.sh", *words)
+def test_pseudo_masks_are_made_where_the_pipeline_has_them(words, output, photos, script):
+    _, (command,), _ = script("make_pseudo_masks.sh", *words)
     assert f"--ins_seg_out_dir {output}/ins_seg --train_list {output}/{words[0]}_train_names.json" in command
     assert command.split("--image_root ")[-1].split()[0] == photos
 
 
-def test_pseudo_masks_of_your_own_photos_need_their_folder(stubbed):
-    told = ["make_pseudo_masks.sh: for jsonl give --image_root FOLDER, where the photos are"]
-    assert stubbed("make_pseudo_masks.sh", "jsonl", "-") == told
+@pytest.mark.parametrize(
+    "name", ["ablation", "quickstart", "run_pipeline", "seeds", "test", "train_stage1", "validate_stage2"]
+)
+def test_help_is_the_comment_at_the_top(name, script):
+    if name == "run_pipeline":
+        shutil.copy(ROOT / "scripts" / "run_pipeline.sh", script.root / "scripts")
+    status, printed, errors = script(f"{name}.sh", "--help")
+    assert (status, errors) == (0, "")
+    assert any(f"bash scripts/{name}.sh" in line for line in printed)
+
+
+@pytest.mark.parametrize("words", [("--seeds", "1"), ("--seed",), ("--seed", "x"), ("1",)])
+def test_quickstart_takes_nothing_but_a_seed(words, script):
+    status, printed, errors = script("quickstart.sh", *words)
+    assert (status, printed, errors.count("\n")) == (2, [], 1)
+
+
+def test_tables(tmp_path, capsys, monkeypatch):
+    from scripts.results_table import main
+
+    for folder, value in (("a", 50.0), ("b", 60.0)):
+        rows = {"stage2": {"mIoU": value, "seconds": 1.0, "peak_mb": 2}, "irnet": {"seconds": 1.0, "peak_mb": 2}}
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "results.json").write_text(json.dumps(rows))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["results_table.py", "--mean", "a", "b"])
+    main()
+    assert "| stage2 | 55.0 (50.0 to 60.0) | - | - | - |" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["results_table.py", "a", "b"])
+    main()
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in printed[1:]] == [["a:", "stage2", "50.00"], ["b:", "stage2", "60.00"]]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_from_photos_to_metrics_and_again_after_a_kill(tmp_path, monkeypatch, capsys):
+    """With masks and, of your own photos, without any: the pipeline's commands in this process, to save their start."""
+    toy = tmp_path / "world"
+    write_refcocog(toy, make_photos(3, {"train": 3, "val": 1, "test": 1}))
+    photos = [f"train2014/{file.name}" for file in sorted((toy / "train2014").iterdir())]
+    lines = [{"image": photo, "sentences": [f"the {word} one", word]} for photo in photos for word in "ab"]
+    (toy / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    for data, splits in ((("jsonl", "-"), "none"), (("refcocog", "umd"), "test")):
+        pipeline = Stubbed(tmp_path / data[0])
+        _, commands, errors = pipeline.run("--data_root", toy, "--splits", splits, *FLAGS, data=data)
+        assert len(commands) == {"none": 4, "test": len(STEPS)}[splits], errors
+        for command in commands:
+            status, _, errors = run(*command.split(), monkeypatch=monkeypatch, capsys=capsys)
+            assert status == 0, errors
+        names = json.loads((pipeline.output / f"{data[0]}_train_names.json").read_text())
+        masks = {file.stem for file in (pipeline.output / "ins_seg").glob("*.png")}
+        assert (masks, (pipeline.output / "stage2" / "ckpt.pth").is_file()) == (set(names), True)
+    whole, killed = pipeline.output, tmp_path / "killed"
+    for file in (whole / "figures").iterdir():
+        ((_, metrics),) = json.loads(file.read_text()).items()
+        assert {"mIoU", "oIoU", "P@0.5"} <= set(metrics)
+
+    shutil.copytree(whole, killed)
+    for folder in ("ir_label", "irnet", "ins_seg", "steps"):
+        shutil.rmtree(killed / folder)
+    first = Run(toy, killed, "--only", "irnet")
+    assert first.reach(lambda: any((killed / "ir_label").glob("*.png")))
+    first.kill()
+    Run(toy, killed, "--only", "irnet").finish()
+    assert differences(whole / "irnet", killed / "irnet") == []
+    assert differences(whole / "ins_seg", killed / "ins_seg") == []
+    cost = json.loads((killed / "results.json").read_text())["irnet"]
+    assert cost["seconds"] > 0 and cost["peak_mb"] > 100

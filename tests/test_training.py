@@ -1,17 +1,17 @@
 """The training loop on a network small enough to know what it must do."""
 
-import os
-import signal
-from contextlib import suppress
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
-from utils.engine import Criterion, Training, fit
-from utils.errors import InterruptionError, UserError
-from utils.log import TrainingLog
+from dataset.datasets import load_splits
+from dataset.samples import TrainSamples, start_epoch, train_loader
+from utils.checkpoint import load_checkpoint, require_settings, restore, save_training
+from utils.engine import Criterion, Precision, steps_per_epoch, train_one_epoch
+from utils.errors import UserError
+
+CPU = torch.device("cpu")
 
 
 class Network(nn.Module):
@@ -29,117 +29,122 @@ class Squares(Criterion):
         return {"squares": (output - batch["tokens"]).square().mean()}
 
 
-class Samples:
-    """Twelve samples, `size` at a time; `asked` hears of each batch before it is given."""
-
-    def __init__(self, size, accumulate, asked=lambda number: None):
-        self.size, self.accumulate, self.asked = size, accumulate, asked
-        generator = torch.Generator().manual_seed(1)
-        self.images = torch.randn(12, 5, dtype=torch.float64, generator=generator)
-
-    def __len__(self):
-        return 12 // self.size // self.accumulate
-
-    def from_step(self, epoch, step):
-        for number in range(step * self.accumulate, len(self) * self.accumulate):
-            self.asked(number)
-            images = self.images[number * self.size :][: self.size]
-            ids = {"reference": torch.arange(number * self.size, (number + 1) * self.size)}
-            yield {"image": images, "tokens": images[:, :1] * (epoch + 1), "ids": ids}
-
-    def describe(self, references):
-        return str(references)
+def samples(dtype=torch.float64):
+    images = torch.randn(12, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(dtype)
+    return [{"image": image, "tokens": image[:1], "ref_id": str(i)} for i, image in enumerate(images)]
 
 
-def new_training():
-    network = Network().double()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
-    return Training(network, Squares({"squares": 2.0}), optimizer, schedule)
-
-
-def train(training, loader, folder, save=lambda: None):
-    callbacks = SimpleNamespace(save_every=1e9, validate=dict, on_epoch=lambda: None, save=save)
-    fit(training, loader, 2, TrainingLog(folder, None), callbacks)
-    return torch.cat([parameter.detach().flatten() for parameter in training.network.parameters()])
-
-
-def test_a_stop_during_validation_comes_after_its_epoch_and_nothing_is_lost(tmp_path):
-    """The whole training is saved before validation, which can take long, and after it."""
-    events = []
-    training = new_training()
-
-    def validate():
-        events.append("validate")
-        os.kill(os.getpid(), signal.SIGTERM)
-        return {}
-
-    def save():
-        events.append((training.epoch, training.step))
-
-    callbacks = SimpleNamespace(save_every=1e9, validate=validate, on_epoch=lambda: None, save=save)
-    with pytest.raises(InterruptionError):
-        fit(training, Samples(4, 1), 2, TrainingLog(tmp_path, None), callbacks)
-    assert events == [(0, 3), "validate", (1, 0)]
+def train(data, batch_size, accumulate=1, epochs=2, lr=0.1, weight=2.0, amp="off", network=None):
+    network = network or Network().to(data[0]["image"].dtype)
+    optimizer = torch.optim.SGD(network.parameters(), lr=lr)
+    loader, precision, criterion = DataLoader(data, batch_size), Precision(amp, CPU), Squares({"squares": weight})
+    for epoch in range(epochs):
+        losses = train_one_epoch(network, criterion, loader, optimizer, precision, epoch, accumulate=accumulate)
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()]), losses
 
 
 @pytest.mark.parametrize("accumulate", [2, 3])
-def test_accumulated_batches_step_along_the_mean_gradient(tmp_path, accumulate):
-    whole, parts = new_training(), new_training()
-    expected = train(whole, Samples(6, 1), tmp_path)
-    found = train(parts, Samples(6 // accumulate, accumulate), tmp_path)
+def test_accumulated_batches_step_along_the_mean_gradient(accumulate):
+    expected, whole = train(samples(), 6)
+    found, parts = train(samples(), 6 // accumulate, accumulate)
     assert torch.allclose(found, expected, rtol=0, atol=1e-12)
-    assert parts.history[-1]["squares"] == pytest.approx(whole.history[-1]["squares"], rel=1e-12)
-    assert parts.history[-1]["loss"] == pytest.approx(2 * parts.history[-1]["squares"], rel=1e-12)
+    assert parts == pytest.approx(whole, rel=1e-12)
+    assert parts["loss"] == pytest.approx(2 * parts["squares"], rel=1e-12)
+    assert parts["lr/0"] == 0.1
 
 
-def test_a_stop_between_two_accumulated_batches_loses_nothing(tmp_path):
-    """The signal comes before the second batch of the second step: that step is finished, then kept."""
-    expected = train(new_training(), Samples(2, 3), tmp_path)
-    kept = {}
-    stopped = new_training()
-
-    def save():
-        kept.update(training=stopped.state_dict(), network=stopped.network.state_dict())
-        torch.save(kept, tmp_path / "kept.pth")
-
-    loader = Samples(2, 3, lambda number: os.kill(os.getpid(), signal.SIGTERM) if number == 4 else None)
-    with suppress(InterruptionError):
-        train(stopped, loader, tmp_path, save)
-    assert (stopped.epoch, stopped.step) == (0, 2)
-    kept = torch.load(tmp_path / "kept.pth", weights_only=True)
-    resumed = new_training()
-    resumed.network.load_state_dict(kept["network"])
-    resumed.load_state_dict(kept["training"])
-    assert torch.equal(train(resumed, Samples(2, 3), tmp_path), expected)
+def test_the_last_step_takes_the_batches_that_are_left():
+    """12 samples in batches of 5 are batches of 5, 5 and 2; two at a time, steps of 10 samples and of 2."""
+    loader = DataLoader(samples(), 5)
+    assert (steps_per_epoch(loader, 1), steps_per_epoch(loader, 2)) == (3, 2)
+    network = Network().double()
+    train(samples(), 5, accumulate=2, epochs=1, network=network)
+    by_hand = Network().double()
+    for batches in ((slice(0, 5), slice(5, 10)), (slice(10, 12),)):
+        images = torch.stack([sample["image"] for sample in samples()])
+        loss = sum(2 * (by_hand(images[b], None) - images[b, :1]).square().mean() for b in batches) / len(batches)
+        by_hand.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for parameter in by_hand.parameters():
+                parameter -= 0.1 * parameter.grad
+    for found, expected in zip(network.parameters(), by_hand.parameters(), strict=True):
+        assert torch.allclose(found, expected, rtol=0, atol=1e-12)
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_with_its_refs(tmp_path):
-    """The third of the batches has a hole; what was saved before stays."""
-    saved = []
-    loader = Samples(4, 1)
-    loader.images[9, 2] = float("nan")
-    training = new_training()
-    with pytest.raises(UserError, match=r"the loss is not finite .* for the refs \[8, 9, 10, 11\]; lower --lr"):
-        train(training, loader, tmp_path, lambda: saved.append(training.step))
-    assert not saved
-    assert not (tmp_path / "log.jsonl").exists()
+def test_a_loss_that_is_not_finite_names_the_refs_of_its_batch():
+    data = samples()
+    data[9]["image"][2] = float("nan")
+    with pytest.raises(UserError, match=r"the loss is not finite .* for the refs 8, 9, 10, 11; lower --lr"):
+        train(data, 4)
 
 
-def test_half_precision_scales_gradients_that_would_vanish(tmp_path):
+def test_half_precision_scales_gradients_that_would_vanish():
     """Gradients near 1e-9 are 0 in float16 unless the loss is scaled."""
+    start = torch.cat([parameter.detach().flatten() for parameter in Network().parameters()])
+    moved = {amp: train(samples(torch.float32), 6, lr=1e6, weight=1e-9, amp=amp)[0] - start for amp in ("off", "fp16")}
+    scale = float(moved["off"].abs().max())
+    assert torch.allclose(moved["fp16"], moved["off"], rtol=0.05, atol=0.05 * scale)
 
-    def moved(amp, scaled=True):
-        network = Network()
-        loader = Samples(6, 1)
-        loader.images = loader.images.float()
-        before = torch.cat([parameter.detach().flatten().clone() for parameter in network.parameters()])
-        optimizer = torch.optim.SGD(network.parameters(), lr=1e6)
-        schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-        training = Training(network, Squares({"squares": 1e-9}), optimizer, schedule, amp=amp)
-        training.scaler._enabled = training.scaler.is_enabled() and scaled
-        return train(training, loader, tmp_path) - before
 
-    expected = moved(None)
-    assert torch.allclose(moved(torch.float16), expected, rtol=0.02, atol=0.02 * float(expected.abs().max()))
-    assert not moved(torch.float16, scaled=False)[: 5 * 4].any()
+def test_every_ref_is_seen_once_in_an_epoch_in_an_order_of_its_own(world):
+    split = load_splits("refcocog", world, "umd", ["train"])["train"]
+    loader = train_loader(TrainSamples(split, 64, 20, seed=3), batch_size=4, seed=3, workers=0)
+    count = len(split.references)
+    assert len(loader) == -(-count // 4)  # the last partial batch is kept, as published
+
+    def order(epoch):
+        start_epoch(loader, epoch)
+        return [ref_id for batch in loader for ref_id in batch["ref_id"]]
+
+    first, second = order(0), order(1)
+    assert sorted(first) == sorted(second) == sorted(str(r.ref_id) for r in split.references)
+    assert first != second
+    assert order(0) == first
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The optimiser that a training of one epoch was saved with, and the content of its last checkpoint."""
+    network = nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    save_training(tmp_path, {}, {"optimizer": optimizer}, [{"epoch": 1, "loss": 0.5}], {"lr": 1.0}, None)
+    return optimizer, load_checkpoint(tmp_path / "ckpt_last.pth", "")
+
+
+def test_a_training_is_restored_exactly(saved):
+    optimizer, last = saved
+    other = torch.optim.AdamW(nn.Linear(2, 1).parameters())
+    assert restore(None, {"optimizer": other}, "x") == []
+    assert restore(last, {"optimizer": other}, "x") == [{"epoch": 1, "loss": 0.5}]
+    found, expected = (o.state_dict()["state"][0]["exp_avg"] for o in (other, optimizer))
+    assert torch.equal(found, expected)
+
+
+NO_NUMBERS = [10**5000, 10**400, "1", torch.zeros(2), float("nan"), None]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=["5000 digits", "400 digits", "text", "tensor", "nan", "none"])
+def test_a_hostile_last_checkpoint_is_refused(value, saved):
+    optimizer, last = saved
+    with pytest.raises(UserError, match="x was begun with other settings: lr was .* and is 1.0; use the same flags"):
+        require_settings({"settings": {"lr": value}}, {"lr": 1.0}, "x")
+    history = [value, [value], [{"val/mIoU": value}], [{"epoch": 1}, value]]
+    for changed in (
+        {"training": value},
+        {"training": {"optimizer": value}},
+        *({"history": lines} for lines in history),
+    ):
+        with pytest.raises(UserError, match=r"x/ckpt_last.pth is damaged \(.*\); train without --resume"):
+            restore(last | changed, {"optimizer": optimizer}, "x")
+
+
+def test_the_best_epoch_when_a_resumed_training_is_validated_on_another_split(tmp_path):
+    history = [{"epoch": 1, "val/mIoU": 50.0, "val/Hit": 50.0}, {"epoch": 2, "test/mIoU": 3.0, "test/Hit": 4.0}]
+    save_training(tmp_path, {}, {}, history, {}, "test")
+    assert load_checkpoint(tmp_path / "ckpt.pth", "")["epoch"] == 2
+    history.append({"epoch": 3, "test/mIoU": 2.0, "test/Hit": 5.0})
+    save_training(tmp_path, {}, {}, history, {}, "test")
+    assert [load_checkpoint(tmp_path / name, "")["epoch"] for name in ("ckpt.pth", "ckpt_hit.pth")] == [2, 3]

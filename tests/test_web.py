@@ -1,40 +1,33 @@
-"""The demo's page: its server by hand, and the whole in a real browser where there is one."""
+"""The demo's page, asked by Gradio's own client, and used in a real browser where there is one."""
 
-import json
-import threading
-from base64 import b64decode, b64encode
-from http.client import HTTPConnection
-from io import BytesIO
+import shutil
+import subprocess
+import sys
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
 from PIL import Image
 from torch import nn
 
+import demo
 from model.segmenter import Segmenter
-from tests.browser import AVAILABLE, REASON, browser, wait_for
+from tests.conftest import ROOT
 from utils.errors import UserError
 from utils.maps import Responses
-from utils.pictures import jpeg, png
-from web.server import Server
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Redness(nn.Module):
-    """Responds to red and to nothing else; a stand-in whose masks are known."""
+    """A stand-in for a network: responds to red, so that its masks are known."""
 
     mask_threshold = 0.0
 
     def respond(self, images, tokens, photo):
         maps = (images[photo, :1] - images[photo, 1:2] - 1).relu()
         return Responses(maps, maps)
-
-
-@pytest.fixture(scope="module")
-def server():
-    with Server(Segmenter(Redness(), size=32), port=0) as running:
-        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
-        yield running
-        running.shutdown()
 
 
 def red_square() -> np.ndarray:
@@ -44,116 +37,87 @@ def red_square() -> np.ndarray:
     return photo
 
 
-def ask(server, body, kind="application/json", host=None, path="/segment"):
-    connection = HTTPConnection("127.0.0.1", server.server_port, timeout=60)
-    headers = {"Content-Type": kind, "Host": host or f"127.0.0.1:{server.server_port}"}
-    connection.request("POST", path, body if isinstance(body, str) else json.dumps(body), headers)
-    answer = connection.getresponse()
-    return answer.status, answer.read()
+SEGMENTER = Segmenter(Redness(), size=32)
+EXPECTED = SEGMENTER.respond(red_square(), ["x"])[0]  # float32 (48, 64)
 
 
-def question(photo: bytes, sentences=("the red one",)):
-    return {"name": "photo.png", "photo": b64encode(photo).decode(), "sentences": list(sentences)}
+@pytest.fixture(scope="module")
+def url():
+    pytest.importorskip("gradio", reason="needs requirements-web.txt")
+    page = demo.launch(SEGMENTER, port=0)
+    yield page.local_url
+    page.close()
 
 
-def picture(url: str) -> np.ndarray:
-    return np.asarray(Image.open(BytesIO(b64decode(url.split(",")[1]))))
+@pytest.fixture
+def photo(tmp_path):
+    Image.fromarray(red_square()).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
 
 
-def test_an_answer_has_photo_map_and_peak(server):
-    status, body = ask(server, question(png(red_square()), ["one", "two"]))
-    answer = json.loads(body)
-    assert status == 200
-    assert picture(answer["photo"]).shape == (48, 64, 3)
-    assert [result["sentence"] for result in answer["results"]] == ["one", "two"]
-    levels = picture(answer["results"][0]["map"])
-    expected = Segmenter(Redness(), size=32).respond(red_square(), ["one"])[0]
-    assert (levels == np.ceil(255 * expected)).all()
-    assert ((levels > 0) == (expected > 0)).all()
-    x, y = answer["results"][0]["peak"]
-    assert 16 <= x < 32 and 12 <= y < 24
-    grey = json.loads(ask(server, question(png(np.full((8, 8, 3), 128, dtype=np.uint8))))[1])
-    assert grey["results"][0]["peak"] is None
-
-
-def test_a_photo_is_turned_as_phones_show_it(server):
-    file = BytesIO()
-    exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn
-    Image.fromarray(red_square()).save(file, format="JPEG", exif=exif)
-    answer = json.loads(ask(server, question(file.getvalue()))[1])
-    assert picture(answer["photo"]).shape == (64, 48, 3)
-    assert picture(answer["results"][0]["map"]).shape == (64, 48)
+def mask_in(file) -> np.ndarray:
+    with Image.open(file) as image:
+        return np.asarray(image.convert("L"))
 
 
 def test_sentences_are_a_list():
-    segmenter = Segmenter(Redness(), size=32)
     with pytest.raises(UserError, match="'man' is one sentence; give a list of them"):
-        segmenter.segment(red_square(), "man")
-    assert segmenter.segment(red_square(), []).shape == (0, 48, 64)
+        SEGMENTER.segment(red_square(), "man")
+    assert SEGMENTER.segment(red_square(), []).shape == (0, 48, 64)
 
 
-BAD = {
-    "no photo": (question(b"half a photo"), "the photo photo.png cannot be decoded"),
-    "no sentence": (question(png(red_square()), []), "give one to 8 sentences"),
-    "an empty sentence": (question(png(red_square()), [" "]), "empty sentence"),
-    "a sentence that is none": (question(png(red_square()), [3]), "a sentence that is no text (3)"),
-    "too many sentences": (question(png(red_square()), ["a"] * 9), "give one to 8 sentences"),
-    "a large photo": (question(png(np.zeros((4, 7_000_000), dtype=np.uint8))), "shrink it to 25 million"),
-    "no JSON": ("{", "the request is damaged"),
-    "a list": ("[]", "the request is damaged"),
-    "no base64": ({"name": "", "photo": 3, "sentences": ["a"]}, "the request is damaged"),
-}
+def test_without_gradio_one_line_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--web"])
+    with pytest.raises(UserError, match="run: pip install -r requirements-web.txt"):
+        demo.main()
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_a_bad_request_gets_one_sentence(server, case):
-    body, expected = BAD[case]
-    status, answer = ask(server, body)
-    assert status == 400
-    assert expected in json.loads(answer)["error"]
+def test_other_sites_cannot_reach_the_page_under_their_name(url):
+    with pytest.raises(HTTPError, match="400"):
+        urlopen(Request(url, headers={"Host": "site.example"}))
 
 
-def test_other_sites_get_nothing(server):
-    good = question(png(red_square()))
-    assert ask(server, good, host="evil.example")[0] == 403
-    assert ask(server, good, kind="text/plain")[0] == 400  # what a page may send without asking first
-    assert server.server_address[0] == "127.0.0.1"
+def test_a_photo_and_sentences_give_pictures_and_masks(url, photo):
+    client = pytest.importorskip("gradio_client")
+    page, upload = client.Client(url, verbose=False), client.handle_file(str(photo))
+    pictures, files = page.predict(upload, "the red one\n\na/b\n", 0.5, api_name="/segment")
+    share = f"{(EXPECTED > 0.5).mean():.1%} of the photo"
+    captions = ["the red one", f"the red one: {share}", "a/b", f"a/b: {share}"]
+    assert [picture["caption"] for picture in pictures] == captions
+    assert len(files) == 2
+    assert all((mask_in(file) == 255 * (EXPECTED > 0.5)).all() for file in files)
+    _, files = page.predict(1.0, api_name="/paint")  # another threshold, the same photo
+    assert not mask_in(files[0]).any()
+    for missing in ((upload, " \n"), (None, "the red one")):
+        with pytest.raises(Exception, match="Choose a photo and type a sentence"):
+            page.predict(*missing, 0.5, api_name="/segment")
 
 
-def test_a_port_that_is_taken(server):
-    with pytest.raises(UserError, match=f"port {server.server_port} cannot be used .*; choose another --port"):
-        Server(Segmenter(Redness()), server.server_port)
+def test_a_port_that_is_taken(url, trained):
+    port = url.rstrip("/").rsplit(":", 1)[1]
+    command = [sys.executable, "demo.py", "--web", "--port", port, "--pretrain", trained[0] / "ckpt.pth"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (2, f"demo.py: port {port} cannot be used; choose another --port\n")
 
 
-@pytest.mark.skipif(not AVAILABLE, reason=REASON)
-def test_in_a_browser(server, tmp_path):
-    """Upload, type, see, move the threshold, download; and a bad file gets a message."""
-    (tmp_path / "red.png").write_bytes(png(red_square()))
-    (tmp_path / "bad.jpg").write_bytes(jpeg(red_square())[:200])
-    with browser(tmp_path) as page:
-        page.open(server.url)
-        page.click("button")
-        assert page.text("#message") == "Choose a photo first."
-        page.send("#photo", str(tmp_path / "red.png"))
-        page.click("button")
-        assert page.text("#message") == "Type a sentence first."
-        page.send("#sentences", "the red one\n<b>bold</b>")
-        page.click("button")
-        wait_for(lambda: page.text("h2") == "the red one|<b>bold</b>")
-        inside = Segmenter(Redness(), size=32).respond(red_square(), ["x"])[0]
-        assert f"Mask, {100 * (inside > 0).mean():.1f} % of the photo" in page.text("figcaption")
-        shown = page.run(
-            "const c = document.querySelector('.mask'); return [...c.getContext('2d').getImageData(24, 18, 1, 1).data]"
-        )
-        assert np.abs(np.array(shown) - (255, 0, 0, 255)).max() <= 4  # red as JPEG keeps it, not veiled
-        page.run("const s = document.querySelector('article input'); s.value = 127; s.oninput()")
-        page.click("article a")
-        saved = tmp_path / "mask of the red one.png"
-        wait_for(saved.exists)
-        with Image.open(saved) as mask:
-            assert (np.asarray(mask.convert("L")) == 255 * (np.ceil(255 * inside) > 127)).all()
-        page.send("#photo", str(tmp_path / "bad.jpg"))
-        page.click("button")
-        wait_for(lambda: "the photo bad.jpg cannot be decoded" in page.text("#message"))
-        assert page.text("h2") == ""
+@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (apt-get install chromium)")
+def test_in_a_browser(url, photo):
+    """Upload, type, see, move the threshold, download."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(url)
+        page.locator("input[type=file]").first.set_input_files(str(photo))
+        page.get_by_label("Sentences").fill("the red one\n<b>bold</b>")
+        page.get_by_role("button", name="Segment", exact=True).click()
+        page.get_by_text(f"{(EXPECTED > 0).mean():.1%} of the photo").first.wait_for()
+        slider = page.locator("input[type=range]").first
+        slider.fill("0.5")
+        slider.dispatch_event("pointerup")
+        page.get_by_text(f"{(EXPECTED > 0.5).mean():.1%} of the photo").first.wait_for()
+        with page.expect_download() as download:
+            page.locator("a[download]").first.click()
+        assert (mask_in(download.value.path()) == 255 * (EXPECTED > 0.5)).all()
+        browser.close()

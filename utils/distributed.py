@@ -1,13 +1,10 @@
-"""Everything about several processes. The rest of the code asks: am I the main one, how many are we, sum this.
+"""Everything about several processes. The rest of the code asks: am I the main one, how many are we, gather this.
 
 Under `torchrun` the environment says who we are; without it there is one process. Devices: one GPU per process where
-there are GPUs, else the CPU.
+there are GPUs, else the CPU. When a process dies, torchrun's agent ends the others.
 """
 
-import atexit
 import os
-import sys
-import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -20,65 +17,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 Item = TypeVar("Item")
 
-BEAT = 3.0  # seconds between two signs of life
-SILENT_BEATS = 12  # after so many without one a process is taken for dead
-
 
 def init_processes() -> torch.device:
     """Join the process group that torchrun started, if any; returns this process's device."""
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
-    if device.type == "cuda":
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
     if "RANK" in os.environ and not dist.is_initialized():
-        # Long, since some steps run on the main process while the others wait; a dead process is noticed otherwise.
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=6))
-        leaving = threading.Event()
-        watch = threading.Thread(target=_watch_the_others, args=(rank(), world_size(), leaving), daemon=True)
-        watch.start()
-        atexit.register(_end_watch, watch, leaving)
+        # Processes that share out hours of work finish minutes apart: longer than NCCL's own time-out.
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=1))
     return device
-
-
-def _end_watch(watch: threading.Thread, leaving: threading.Event) -> None:
-    """A thread that Python's own end meets inside the store's C++ code would abort the process."""
-    leaving.set()
-    watch.join(timeout=10)  # seconds; it is at most asking a store that may be gone
-
-
-def _watch_the_others(own: int, count: int, leaving: threading.Event) -> None:
-    """Ends this process when another one has been silent for `SILENT_BEATS` of this one's own.
-
-    Own beats, not seconds: a job that was suspended as a whole goes on. Without this, a process that waits on its GPU
-    for a dead one would wait until the time-out.
-    """
-    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=timedelta(seconds=30))
-    heard, silent = [0] * count, [0] * count
-    while max(silent) < SILENT_BEATS:
-        if leaving.wait(BEAT):
-            return
-        for other in range(count):
-            beats = _beats(store, other, int(other == own))
-            silent[other] = 0 if beats != heard[other] else silent[other] + 1
-            heard[other] = beats
-    lost = silent.index(max(silent))
-    print(
-        f"process {own}: process {lost} of this run is gone, see its own message; ending", file=sys.stderr, flush=True
-    )
-    os._exit(1)
-
-
-def _beats(store: dist.Store, process: int, more: int) -> int:
-    """How often a process has been heard of, with `more`; -1 where the store is gone, which lives in process 0."""
-    try:
-        return store.add(f"beats/{process}", more)
-    except RuntimeError:
-        return -1
-
-
-def usable_cores() -> int:
-    """This process's part of the machine's cores."""
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def world_size() -> int:
@@ -92,27 +41,11 @@ def rank() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and speaks for all."""
+    """Whether this is the process that writes files and prints for all."""
     return rank() == 0
 
 
-def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
-    """The elementwise sum of every process's `values`; the same on all of them."""
-    if not dist.is_initialized():
-        return values
-    total = values.clone()
-    dist.all_reduce(total)
-    return total
-
-
-def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether `flag` is set on any process."""
-    if not dist.is_initialized():
-        return flag
-    return bool(sum_over_processes(torch.tensor(float(flag), device=device)))
-
-
-def gather(value: Item) -> list[Item]:
+def all_gather(value: Item) -> list[Item]:
     """Every process's value, on every process."""
     if not dist.is_initialized():
         return [value]
@@ -121,16 +54,43 @@ def gather(value: Item) -> list[Item]:
     return values
 
 
-def wait_for_all() -> None:
-    """Returns when every process is here: after work of the main one alone, and before a process may end."""
-    gather(None)
+def barrier() -> None:
+    """Return once every process has arrived here."""
+    all_gather(None)
 
 
-def own_share(items: Sequence[Item]) -> list[Item]:
+def end_processes() -> None:
+    """Leave the group once every process has arrived here: one that leaves early can abort the others."""
+    if dist.is_initialized():
+        barrier()
+        dist.destroy_process_group()
+
+
+def shard(items: Sequence[Item]) -> list[Item]:
     """This process's part of `items`: every item belongs to exactly one process."""
     return list(items[rank() :: world_size()])
 
 
-def keeping_gradients(network: nn.Module, keep: bool) -> AbstractContextManager:
-    """Inside, with `keep`, gradients add up on each process for itself; without, backward shares what has added up."""
-    return network.no_sync() if keep and isinstance(network, DistributedDataParallel) else nullcontext()
+def usable_cores() -> int:
+    """This process's share of the machine's cores."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def data_parallel(network: nn.Module, device: torch.device, compiled: bool = False) -> nn.Module:
+    """The network, `compiled` or not; with several processes one whose gradients are averaged over them.
+
+    On GPUs batch statistics are shared, too. On CPUs each process normalises its own batch: PyTorch has no
+    synchronised batch norm there.
+    """
+    if compiled:
+        network.compile()  # in place: parameters keep their names, and evaluation is not compiled
+    if world_size() == 1:
+        return network
+    if device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return DistributedDataParallel(network)
+
+
+def accumulating(network: nn.Module, more: bool) -> AbstractContextManager:
+    """While `more` batches follow in the same step, each process adds up its gradients without averaging them yet."""
+    return network.no_sync() if more and isinstance(network, DistributedDataParallel) else nullcontext()

@@ -1,7 +1,7 @@
-"""Mistakes of the user, told in one line.
+"""Mistakes of the user, reported in one line.
 
-Whoever finds that something from outside is wrong raises `UserError` with a sentence that names the thing and the
-cure. A script wraps its `main` in `run_script`, which prints that sentence and leaves with status 2.
+Whoever finds something wrong with what comes from outside raises `UserError` with a sentence that names the thing and
+says what to do. A script wraps its `main` in `run_script`, which prints that sentence and exits with status 2.
 """
 
 import reprlib
@@ -15,30 +15,26 @@ class UserError(Exception):
     """One sentence for the user: what is wrong with which thing, and what to do about it."""
 
 
-class InterruptionError(Exception):
-    """A signal asked a training to end, and its state is saved."""
-
-    def __init__(self, signum: int):
-        super().__init__("interrupted; the training is saved, go on with the same command and --resume")
-        self.status = 128 + signum
-
-
 class WriteError(UserError):
-    """A file could not be written: what follows cannot be written either, so nobody should go on after it."""
+    """A file could not be written. The next one cannot either, so nobody should carry on after it."""
 
 
 def one_line(error: BaseException) -> str:
-    """The sentence of an error, also when a data loader's worker has wrapped its traceback around it."""
-    return str(error).rsplit(f"{UserError.__name__}: ", 1)[-1].strip().replace("\n", " ")
+    """The message of a UserError, even if a data loader's worker has wrapped its traceback around it.
+
+    Without line breaks and control characters: names in a hostile file must not steer the terminal.
+    """
+    message = str(error).rsplit(f"{UserError.__name__}: ", 1)[-1].strip()
+    return "".join(character if character.isprintable() else " " for character in message)
 
 
 def reason(error: BaseException) -> str:
-    """Why a library refused something, for a message: its first words, or the error's name where it has none."""
+    """The first line of a library's error, for a message; the error's name where it has no text."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def shown(value: Any) -> str:
-    """A value out of a file, for a message: short whatever its size, and without line breaks or control characters."""
+    """A value from a file, for a message: short, and without line breaks or control characters."""
     try:
         return reprlib.repr(value)
     except ValueError:  # a number of thousands of digits
@@ -46,14 +42,11 @@ def shown(value: Any) -> str:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's `main`; a `UserError` becomes one line on standard error and exit status 2, Ctrl-C status 130."""
+    """Run a script's `main`: a `UserError` becomes one line on standard error and exit status 2, Ctrl-C status 130."""
     try:
         main()
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
-    except InterruptionError as interruption:
-        print(f"{Path(sys.argv[0]).name}: {interruption}", file=sys.stderr)
-        sys.exit(interruption.status)
     except KeyboardInterrupt:
         sys.exit(130)

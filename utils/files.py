@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place and renamed, so that a reader never meets a half."""
+"""Files that are written atomically: beside their place and then renamed, so that nobody ever reads half of one."""
 
 import fcntl
 import json
@@ -12,11 +12,11 @@ from utils.errors import UserError, WriteError, reason
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` for writing bytes; it takes that name when the block ends without an error.
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` for writing bytes; renamed to `path` when the block ends without an error.
 
-    Creates the folder. Raises WriteError where the operating system refuses (disk full, read-only folder, ...); what
-    was under `path` before is then still there.
+    Creates the folder. Raises WriteError where the operating system refuses (disk full, read-only folder, ...); an
+    earlier file under `path` is then still there.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -28,9 +28,11 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except Exception as error:
-        refusal = _refusal(error)
-        if refusal is None:
-            raise
+        refusal = error
+        while not isinstance(refusal, OSError):  # torch raises its own error on top of the operating system's
+            if refusal.__context__ is None:
+                raise
+            refusal = refusal.__context__
         words = f"cannot write {path}: {refusal.strerror or reason(refusal)}"
         raise WriteError(f"{words}; check folder and free space") from error
     finally:
@@ -38,18 +40,11 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
-def _refusal(error: BaseException | None) -> OSError | None:
-    """The operating system's error behind an error: torch raises its own on top of it."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__context__
-    return error
-
-
 @contextmanager
-def owned_by_this_run(folder: str | Path, main: bool = True) -> Iterator[None]:
-    """Keep `folder` to this run while the block lasts; UserError where another run has it, or it cannot be written.
+def lock_folder(folder: str | Path, main: bool = True) -> Iterator[None]:
+    """Lock `folder` for this run; UserError where another run has locked it, or where it cannot be written.
 
-    Of the processes of a run only the `main` one asks.
+    Only the `main` process of a run takes the lock.
     """
     if not main:
         yield
@@ -65,39 +60,22 @@ def owned_by_this_run(folder: str | Path, main: bool = True) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another run is writing to {folder}; wait for it or choose another folder") from None
-        _remove_leftovers(folder)
+        for leftover in folder.rglob(".*.tmp"):  # of runs that were killed: nobody else writes here now
+            leftover.unlink(missing_ok=True)
         yield
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what `replacing` left in and below `folder` for processes that were killed."""
-    for file in folder.rglob(".*.tmp"):
-        writer = file.suffixes[-2][1:] if len(file.suffixes) > 1 else ""
-        if writer.isdecimal() and not _is_alive(int(writer)):
-            file.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return True
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
     """Write `value` as JSON text under `path`, atomically."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write((json.dumps(value, indent=indent) + "\n").encode())
 
 
-def read_json(path: str | Path, cure: str) -> Any:
-    """The value in a JSON file; UserError with `cure` where the file is absent or is no JSON."""
+def read_json(path: str | Path, hint: str) -> Any:
+    """The value in a JSON file; UserError with `hint` where the file is absent or not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} is not there; {cure}") from None
+        raise UserError(f"{path} does not exist; {hint}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({reason(error)}); {cure}") from None
+        raise UserError(f"{path} cannot be read as JSON ({reason(error)}); {hint}") from None

@@ -1,4 +1,4 @@
-"""What a training tells: a line a message, a JSON line an epoch, TensorBoard scalars and pictures by name."""
+"""What a run reports: lines of text, a JSON line per epoch, TensorBoard scalars and pictures by name."""
 
 import json
 from pathlib import Path
@@ -8,19 +8,22 @@ import numpy as np
 
 from utils.distributed import is_main
 from utils.errors import UserError, reason
-from utils.files import replacing
+from utils.files import atomic_write
 
 
-def say(message: str) -> None:
+def log(message: str) -> None:
     """Print a line, on the main process only."""
     if is_main():
         print(message, flush=True)
 
 
 class TrainingLog:
-    """`<output>/log.jsonl`, one object an epoch, and TensorBoard events where a folder is given."""
+    """`<output>/log.jsonl`, one object per epoch, and TensorBoard events where a folder is given.
 
-    def __init__(self, output: str | Path, board_folder: str | None):
+    `settings`: the flags, which TensorBoard shows as a table on its text page.
+    """
+
+    def __init__(self, output: str | Path, board_folder: str | None, settings: dict[str, Any]):
         self.file = Path(output) / "log.jsonl"
         self.board = None
         if board_folder and is_main():
@@ -31,42 +34,36 @@ class TrainingLog:
             except OSError as error:
                 problem = error.strerror or reason(error)
                 raise UserError(f"cannot write to {board_folder}: {problem}; choose another --board_folder") from None
+            rows = "".join(f"| {name} | {value} |\n" for name, value in settings.items())
+            self.board.add_text("settings", f"| flag | value |\n|---|---|\n{rows}")
 
-    def epoch(self, history: list[dict[str, Any]], step: int) -> None:
-        """Write all epochs so far; the file is written anew, so an epoch stands in it once after any interruption."""
-        if not is_main():
-            return
-        with replacing(self.file) as file:
+    def epoch(self, history: list[dict[str, Any]], examples: np.ndarray, step: int) -> None:
+        """Write all epochs so far, on the main process: each is in the file once, whatever was interrupted.
+
+        `examples`: a picture, uint8 (H, W, 3), for TensorBoard's image page.
+        """
+        with atomic_write(self.file) as file:
             file.write("".join(json.dumps(line) + "\n" for line in history).encode())
         self.scalars({name: value for name, value in history[-1].items() if isinstance(value, float)}, step)
+        if self.board:
+            self.board.add_image("examples", examples, step, dataformats="HWC")
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         if self.board:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)
 
-    def settings(self, values: dict[str, Any]) -> None:
-        """The hyper-parameters, as a table of TensorBoard's text page."""
-        if self.board:
-            rows = "".join(f"| {name} | {value} |\n" for name, value in values.items())
-            self.board.add_text("settings", f"| flag | value |\n|---|---|\n{rows}")
-
-    def picture(self, name: str, picture: np.ndarray, step: int) -> None:
-        """A picture, uint8 (H, W, 3), on TensorBoard's page of images."""
-        if self.board:
-            self.board.add_image(name, picture, step, dataformats="HWC")
-
     def close(self) -> None:
         if self.board:
             self.board.close()
 
 
-def figures_table(rows: dict[str, dict[str, float]]) -> str:
-    """Figures in percent as text: a line a row, a column a figure."""
-    columns = list(dict.fromkeys(name for figures in rows.values() for name in figures))
-    width = max(map(len, [*rows, "figures, %"]))
-    lines = [f"{'figures, %':<{width}}" + "".join(f"{column:>10}" for column in columns)]
-    for row, figures in rows.items():
-        cells = (f"{figures[column]:10.2f}" if column in figures else f"{'-':>10}" for column in columns)
+def metrics_table(rows: dict[str, dict[str, float]]) -> str:
+    """Metrics in percent as text: a line per row, a column per metric."""
+    columns = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
+    width = max(map(len, [*rows, "metrics, %"]))
+    lines = [f"{'metrics, %':<{width}}" + "".join(f"{column:>10}" for column in columns)]
+    for row, metrics in rows.items():
+        cells = (f"{metrics[column]:10.2f}" if column in metrics else f"{'-':>10}" for column in columns)
         lines.append(f"{row:<{width}}" + "".join(cells))
     return "\n".join(lines)

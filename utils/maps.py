@@ -13,6 +13,11 @@ class Responses(NamedTuple):
     maps: torch.Tensor  # (N, 1, S, S), at its input's
 
 
+def in_full_precision(x: torch.Tensor) -> torch.Tensor:
+    """Half precision as float32; float32 and float64 stay as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def upsample(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Features or scores (N, C, h, w) at another size, (N, C, H, W), as the networks do it: corners not aligned."""
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
@@ -26,8 +31,8 @@ def full_maps(scores: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def at_photo_size(responses: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Maps (n, 1, S, S) at a photo's size, float32 (n, H, W), divided by their maximum.
 
-    A map without a positive value is left as it is. (The published code divides by the negative maximum, and the whole
-    photo becomes the mask.) Kept: this second upsampling aligns corners, the network's own does not.
+    A map without a positive value is left as it is. (The published code divides by the negative maximum, which turns
+    the whole photo into the mask.) Kept: this second upsampling aligns corners, the network's own does not.
     """
     maps = F.interpolate(responses.float(), size, mode="bilinear", align_corners=True)[:, 0]
     maximum = maps.amax(dim=(1, 2), keepdim=True)

@@ -1,4 +1,4 @@
-"""The figures of referring segmentation as functions of arrays, as the published evaluation defines them.
+"""The metrics of referring segmentation as functions of arrays, as the published evaluation defines them.
 
 Rows and columns count from the top left, boxes are (x1, y1, x2, y2) in pixels.
 """
@@ -12,7 +12,7 @@ import torch
 from torchvision.ops import box_iou, nms
 
 IOU_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-DEFAULT_BOX = np.array([[0.0, 0.0, 1.0, 1.0]])  # kept: of a mask that is empty, or the whole photo
+OF_MAXIMUM = ("PointM", "Hit", "box_mIoU")  # metrics that depend on where a map has its maximum
 
 
 class Outcome(NamedTuple):
@@ -32,26 +32,10 @@ class Outcome(NamedTuple):
         return self.intersection / self.union if self.union else 0.0
 
 
-def intersection_and_union(mask: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
-    """Pixels in both and in either of two masks, bool (H, W)."""
-    return int(np.count_nonzero(mask & truth)), int(np.count_nonzero(mask | truth))
-
-
-def peak(response: np.ndarray) -> tuple[int, int]:
-    """Row and column of the maximum of a map (H, W); the first in reading order on a tie."""
-    row, column = np.unravel_index(np.argmax(response), response.shape)
-    return int(row), int(column)
-
-
-def contains(box: Sequence[float], row: int, column: int) -> bool:
-    """Whether a pixel lies in a box, its edges included."""
-    return bool(box[0] <= column <= box[2] and box[1] <= row <= box[3])
-
-
 def proposal_boxes(mask: np.ndarray) -> np.ndarray:
     """Boxes (K, 4) around the parts of a mask, bool (H, W), by falling share of the mask inside."""
     if mask.all() or not mask.any():
-        return DEFAULT_BOX
+        return np.array([[0.0, 0.0, 1.0, 1.0]])  # kept: for a mask that is empty, or the whole photo
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
     corners = np.array([cv2.boundingRect(contour) for contour in contours], dtype=np.float64)  # x, y, w, h
     inside = np.array([mask[int(y) : int(y + h), int(x) : int(x + w)].mean() for x, y, w, h in corners])
@@ -65,27 +49,33 @@ def proposal_boxes(mask: np.ndarray) -> np.ndarray:
 def evaluate_response(
     response: np.ndarray, mask: np.ndarray, truth: np.ndarray, box: Sequence[float], reference: int, sentence: int
 ) -> Outcome:
-    """All figures of one sentence.
+    """All metrics of one sentence.
 
     `response` float (H, W), `mask` its foreground bool (H, W), `truth` the true mask bool (H, W), `box` the true box.
     """
-    row, column = peak(response)
+    row, column = np.unravel_index(np.argmax(response), response.shape)  # the first in reading order on a tie
+
+    def holds_peak(candidate: Sequence[float]) -> bool:
+        """Whether the maximum lies in a box, its edges included."""
+        return bool(candidate[0] <= column <= candidate[2] and candidate[1] <= row <= candidate[3])
+
     boxes = proposal_boxes(mask)
     overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(np.array([box], dtype=np.float64)))[:, 0].numpy()
-    holding = [k for k, proposal in enumerate(boxes) if contains(proposal, row, column)]
+    holding = [k for k, proposal in enumerate(boxes) if holds_peak(proposal)]
     return Outcome(
         reference,
         sentence,
-        *intersection_and_union(mask, truth),
+        intersection=int(np.count_nonzero(mask & truth)),
+        union=int(np.count_nonzero(mask | truth)),
         pointing=bool(truth[row, column]),
-        hit=contains(box, row, column),
+        hit=holds_peak(box),
         box_iou=float(overlaps[holding[-1] if holding else 0]),
         box_hit=bool((overlaps > 0.5).any()),
     )
 
 
-def figure_parts(outcomes: Sequence[Outcome]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Each figure's two parts over the sentences, float64 (N,): it is the sum of the first over that of the second.
+def metric_parts(outcomes: Sequence[Outcome]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Numerators and denominators of each metric, float64 (N,): it is the sum of the former over that of the latter.
 
     `mIoU` is the mean of I/U, `oIoU` the sum of I over the sum of U.
     """
@@ -106,7 +96,10 @@ def figure_parts(outcomes: Sequence[Outcome]) -> dict[str, tuple[np.ndarray, np.
     }
 
 
-def summarise(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """The figures over sentences, in percent."""
-    parts = figure_parts(outcomes).items()
-    return {name: round(100 * float(top.sum() / max(bottom.sum(), 1)), 4) for name, (top, bottom) in parts}
+def summarise(outcomes: Sequence[Outcome], of_masks: bool = False) -> dict[str, float]:
+    """The metrics over sentences, in percent; `of_masks`: only those that do not ask where a map has its maximum."""
+    return {
+        name: round(100 * float(top.sum() / max(bottom.sum(), 1)), 4)
+        for name, (top, bottom) in metric_parts(outcomes).items()
+        if not (of_masks and name in OF_MAXIMUM)
+    }

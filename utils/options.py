@@ -1,27 +1,33 @@
-"""Flags, each declared once. A script puts together the groups it needs and adds only what is its own.
+"""Flags, each declared once. A script combines the groups it needs and adds only its own.
 
-The published spellings work (`--splitBy`, `--batch_size`, `--dataset_root`); flags that people's scripts still pass and
-that make no difference any more are accepted, and their help says so.
+The published spellings work (`--splitBy`, `--batch_size`, `--dataset_root`). Flags that people's scripts still pass but
+that no longer make a difference are accepted, and their help says so.
 """
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import NoReturn
 
-from utils.distributed import usable_cores
+from utils.distributed import usable_cores, world_size
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that shows defaults and answers a mistake with one line and exit status 2."""
+    """An argument parser that shows defaults and answers a mistake with one line and exit status 2.
+
+    Without an `example`, the description is a script's docstring: a paragraph, and then its examples.
+    """
 
     def __init__(self, description: str, example: str = "", **options: object):
+        if not example:
+            description, example = description.split("\n\n", 1)
+        epilog = "example:\n" + textwrap.indent(textwrap.dedent(example), "  ")
+        formatter = partial(_HelpFormatter, max_help_position=32, width=110)
         super().__init__(
-            description=description,
-            epilog=f"example:\n  {example}" if example else None,
-            formatter_class=_HelpFormatter,
-            allow_abbrev=False,
-            **options,
+            description=description, epilog=epilog, formatter_class=formatter, allow_abbrev=False, **options
         )
 
     def error(self, message: str) -> NoReturn:
@@ -32,9 +38,6 @@ class Parser(argparse.ArgumentParser):
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Defaults behind the help text of every flag that has one, the example's lines kept."""
 
-    def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=32, width=110)
-
     def _get_help_string(self, action: argparse.Action) -> str:
         if action.default in (None, False, argparse.SUPPRESS):
             return action.help
@@ -42,15 +45,25 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return f"{action.help} (default: {str(default).replace('%', '%%')})"
 
 
+# What a resumed training must share with the one it continues; other flags may change in between.
+TRAINING_SETTINGS = ("dataset", "split_by", "size", "max_query_len", "batch_size", "accumulate", "epochs", "seed")
+TRAINING_SETTINGS += ("compile", "amp", "lr", "lr_multi", "weight_decay", "w1", "w4", "w5", "negative_samples")
+TRAINING_SETTINGS += ("scorer", "model_ema")
+
+
+def training_settings(args: argparse.Namespace) -> dict[str, object]:
+    """The settings that must not change when a training is resumed, by name."""
+    settings = {name: getattr(args, name) for name in TRAINING_SETTINGS if hasattr(args, name)}
+    return settings | {"processes": world_size()}
+
+
 def _number(kind: type, accept: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
     def parse(text: str):
-        try:
+        with suppress(ValueError):
             value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not accept(value):
-            raise argparse.ArgumentTypeError(f"'{text}' is not {wanted}")
-        return value
+            if accept(value):
+                return value
+        raise argparse.ArgumentTypeError(f"'{text}' is not {wanted}")
 
     return parse
 
@@ -94,7 +107,7 @@ def add_data_set_options(parser: argparse.ArgumentParser, datasets: tuple[str, .
         "--dataset", choices=datasets, default="refcoco", help=f"one of {', '.join(datasets)}", metavar="NAME"
     )
     group.add_argument(
-        "--splitBy", dest="split_by", default="unc", help="who split it: unc, or umd / google for refcocog"
+        "--splitBy", dest="split_by", default="unc", help="whose split: unc, or umd or google for refcocog"
     )
     group.add_argument(
         "--refer_data_root",
@@ -108,45 +121,37 @@ def add_data_set_options(parser: argparse.ArgumentParser, datasets: tuple[str, .
     return group
 
 
-def add_data_options(parser: argparse.ArgumentParser, datasets: tuple[str, ...], test_split: list[str]) -> None:
-    """Which data, and in what form it reaches the network."""
+def add_data_and_network_options(parser: argparse.ArgumentParser, datasets: tuple[str, ...], test_split: str) -> None:
+    """Which data, in what form they reach the network, and what the network is built from."""
     group = add_data_set_options(parser, datasets)
     group.add_argument(
         "--test_split",
         type=comma_list,
-        default=test_split,
+        default=[test_split],
         metavar="NAMES",
-        help="splits to evaluate, as val,testA, or none",
+        help="splits to evaluate, such as val,testA; or none",
     )
     group.add_argument("--size", type=input_size, default=320, help="photos are resized to SIZE x SIZE pixels")
-    group.add_argument("--max_query_len", type=query_length, default=20, help="tokens a sentence is cut to, 3 to 77")
+    group.add_argument("--max_query_len", type=query_length, default=20, help="tokens kept of a sentence, 3 to 77")
     group.add_argument(
-        "--num_workers", type=non_negative_int, default=default_workers(), help="processes that read photos"
-    )
-    group.add_argument(
-        "--cache_images", metavar="FOLDER", help="keep resized photos there, 0.3 MB each, and read each only once"
+        "--num_workers",
+        type=non_negative_int,
+        default=min(8, usable_cores()),  # one per core of this process's share; eight feed a GPU
+        help="processes that read photos",
     )
     group.add_argument("--bert_tokenizer", choices=["clip"], default="clip", help="accepted; CLIP's is the only one")
-
-
-def add_network_options(parser: argparse.ArgumentParser) -> None:
-    """What the network is built from."""
     group = parser.add_argument_group("network")
     group.add_argument(
         "--backbone",
         metavar="NAME[=FILE]",
-        help="clip-RN50, clip-RN101, ..., toy; =FILE reads CLIP's weights from there "
+        help="clip-RN50, clip-RN101, ..., toy; =FILE reads CLIP's weights from that file "
         "(default: as trained, else clip-RN50)",
     )
     group.add_argument(
-        "--hidden_dim",
-        type=positive_int,
-        help="channels of stage 1's projections (default: as trained, else 1024)",
+        "--hidden_dim", type=positive_int, help="channels of stage 1's projections (default: as trained, else 1024)"
     )
     group.add_argument(
-        "--attn_multi",
-        type=non_negative_float,
-        help="weight of the bilateral prompt (default: as trained, else 0.1)",
+        "--attn_multi", type=non_negative_float, help="weight of the bilateral prompt (default: as trained, else 0.1)"
     )
 
 
@@ -155,7 +160,7 @@ def add_training_options(parser: argparse.ArgumentParser, output: str) -> None:
     group = parser.add_argument_group("training")
     group.add_argument("--batch_size", type=positive_int, default=48, help="refs per batch and process")
     group.add_argument(
-        "--accumulate", type=positive_int, default=1, metavar="K", help="batches a step of the optimiser, one at a time"
+        "--accumulate", type=positive_int, default=1, metavar="K", help="batches per optimiser step, one at a time"
     )
     group.add_argument("--epoch", type=positive_int, default=15, dest="epochs", metavar="N", help="epochs to train")
     group.add_argument("--lr", type=positive_float, default=5e-5, help="learning rate of the new layers")
@@ -163,33 +168,27 @@ def add_training_options(parser: argparse.ArgumentParser, output: str) -> None:
     group.add_argument("--weight_decay", type=non_negative_float, default=0.01, help="of AdamW")
     group.add_argument(
         "--amp",
-        choices=["auto", "off", "bf16", "fp16"],
-        default="auto",
-        help="precision of the networks' products; auto is bf16 on a GPU that has it, else off",
+        choices=["off", "bf16", "fp16"],
+        default="off",
+        help="precision of the networks' products; bf16 is the fast one on recent GPUs",
     )
-    group.add_argument("--compile", action="store_true", help="compile the network first; needs a C++ compiler")
+    group.add_argument("--compile", action="store_true", help="compile the network; on a CPU this needs a C++ compiler")
     group.add_argument("--seed", type=seed_number, default=1234, help="the same seed repeats a run")
-    group.add_argument("--output", default=output, metavar="FOLDER", help="checkpoints and log.jsonl go there")
-    group.add_argument("--board_folder", metavar="FOLDER", help="TensorBoard events go there (default: none)")
-    group.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --output")
+    group.add_argument("--output", default=output, metavar="FOLDER", help="folder for checkpoints and log.jsonl")
+    group.add_argument("--board_folder", metavar="FOLDER", help="folder for TensorBoard events (default: none)")
+    group.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --output")
     group.add_argument(
         "--pretrain", "--pretrained_checkpoint", metavar="FILE", help="start from the network of this checkpoint"
     )
-    group.add_argument("--save_every", type=positive_float, default=10.0, metavar="MINUTES", help="save that often")
 
 
 def add_scorer_option(group: argparse._ArgumentGroup) -> None:
-    """The frozen CLIP that stage 1's losses and PRMS ask."""
+    """The frozen CLIP that stage 1's losses and PRMS use."""
     group.add_argument(
         "--scorer",
         metavar="NAME[=FILE]",
-        help="the frozen CLIP that is asked (default: ViT-B/32; for toy its own)",
+        help="the frozen CLIP that scores masked images (default: ViT-B/32; for toy its own)",
     )
-
-
-def default_workers() -> int:
-    """One process a core of this process's part, but no more than read fast enough for one GPU."""
-    return min(8, usable_cores())
 
 
 def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
@@ -198,28 +197,18 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--output", default="./weights", metavar="FOLDER", help="where --pretrain is looked up")
     group.add_argument("--pretrain", default="ckpt.pth", metavar="FILE", help="the checkpoint to evaluate")
     group.add_argument(
-        "--batch_size", type=positive_int, default=1, help="photos at a time; the figures do not depend on it"
+        "--batch_size", type=positive_int, default=1, help="photos at a time; the metrics do not depend on it"
     )
     other = group.add_mutually_exclusive_group()
-    other.add_argument("--untrained", action="store_true", help="evaluate stage 1 as it is before any training")
-    other.add_argument("--pseudo_path", metavar="FOLDER", help="evaluate the pseudo masks there instead of a network")
-    group.add_argument("--prms", action="store_true", help="give all sentences of a ref the map that fits them best")
+    other.add_argument("--untrained", action="store_true", help="evaluate stage 1 before any training")
+    other.add_argument("--pseudo_path", metavar="FOLDER", help="evaluate these pseudo masks instead of a network")
+    group.add_argument("--prms", action="store_true", help="PRMS: give all sentences of a ref the map that fits best")
     add_scorer_option(group)
+    group.add_argument("--json", metavar="FILE", help="also write the metrics to this file, by split")
     group.add_argument(
-        "--check_data",
-        nargs="?",
-        const="sample",
-        choices=["sample", "full"],
-        help="examine all splits of the data instead, and say what to do about each fault (exit status 1 where there "
-        "is one); full decodes every photo, else every 50th",
+        "--report", metavar="FOLDER", help="write report.json and report.html there: intervals, slices, pictures"
     )
-    group.add_argument("--json", metavar="FILE", help="write the figures there as well, by split")
-    group.add_argument(
-        "--report", metavar="FOLDER", help="write report.json and report.html there: intervals, groups, pictures"
-    )
-    group.add_argument(
-        "--compare", metavar="FILE", help="another report.json, whose figures are subtracted in --report"
-    )
+    group.add_argument("--compare", metavar="FILE", help="another report.json, to compare with in --report")
     group.add_argument("--resume", action="store_true", help="accepted; evaluation always reads --pretrain")
     group.add_argument("--eval", action="store_true", help="accepted; this script always evaluates")
     group = parser.add_argument_group("export")
@@ -228,7 +217,7 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
         "--cam_format",
         choices=["full", "native"],
         default="full",
-        help="maps at the photo's size, or stage 1's scores that they follow from, hundreds of times smaller",
+        help="maps at the photo's size, or the scores that they are computed from, hundreds of times smaller",
     )
     group.add_argument("--name_save_dir", metavar="FOLDER", help="write the list of these maps' names there")
     group.add_argument("--save_cam", action="store_true", help="accepted; --cam_save_dir alone decides")

@@ -2,24 +2,23 @@
 
 import textwrap
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import cv2
+import imageio.v3 as imageio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from utils.files import replacing
+from utils.files import atomic_write
 
-HEAT_SHARE = 0.6  # of the heat, over 0.4 of the photo
-VEIL = (40, 60, 120)  # a blue that neither dark nor light things vanish in
+VEIL = (40, 60, 120)  # a blue in which neither dark nor light things vanish
 GAP = 4  # pixels between the pictures of a sheet; four times that between groups
 Item = TypeVar("Item")
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
-    """At most `count` of the items, evenly spread: those to show of many."""
+    """At most `count` of the items, evenly spaced."""
     return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
 
 
@@ -30,7 +29,7 @@ def heat_overlay(photo: np.ndarray, response: np.ndarray) -> np.ndarray:
     """
     levels = np.round(response.clip(0, 1) * 255).astype(np.uint8)
     heat = cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1]
-    return np.round(HEAT_SHARE * heat + (1 - HEAT_SHARE) * photo).astype(np.uint8)
+    return np.round(0.6 * heat + 0.4 * photo).astype(np.uint8)
 
 
 def mask_overlay(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -38,53 +37,51 @@ def mask_overlay(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(mask[..., None], photo, photo // 5 + np.array(VEIL, dtype=np.uint8))
 
 
-def contact_sheet(rows: Sequence[Sequence[np.ndarray]], across: int = 1, tile: int = 120) -> np.ndarray:
-    """Rows of pictures, each fitted into a square of `tile` pixels, `across` rows side by side.
+def contact_sheet(
+    rows: Sequence[Sequence[np.ndarray]], across: int = 1, tile: int = 120, headings: Sequence[str] | None = None
+) -> np.ndarray:
+    """Rows of pictures, each picture fitted into a square of `tile` pixels, with `across` rows side by side.
 
-    rows: at least one, of equally many uint8 (H, W, 3). Returns uint8 (height, width, 3) on white.
+    rows: at least one, of equally many uint8 (H, W, 3). headings: one line of text per column, above the first row of
+    each group of columns. Returns uint8 (height, width, 3) on white.
     """
-    columns = len(rows[0])
-    group = columns * (tile + GAP) + 3 * GAP
-    height = -(-len(rows) // across) * (tile + GAP) + GAP
-    sheet = np.full((height, min(across, len(rows)) * group, 3), 255, dtype=np.uint8)
+    across = min(across, len(rows))
+    group = len(rows[0]) * (tile + GAP) + 3 * GAP
+    above = GAP + (tile // 6 if headings else 0)  # the headings' line
+    height = -(-len(rows) // across) * (tile + GAP) + above
+    sheet = np.full((height, across * group, 3), 255, dtype=np.uint8)
     for index, row in enumerate(rows):
-        top = index // across * (tile + GAP) + GAP
+        top = index // across * (tile + GAP) + above
         for column, picture in enumerate(row):
-            small = fit_into(picture, tile)
             left = index % across * group + column * (tile + GAP) + GAP
+            small = fit_into(picture, tile)
             sheet[top : top + small.shape[0], left : left + small.shape[1]] = small
+            if headings and index < across:
+                sheet[:above, left : left + tile] = _draw_text(headings[column], tile)[:above]
     return sheet
 
 
 def text_tile(text: str, tile: int) -> np.ndarray:
     """Text, wrapped and cut off where it is too long, as a picture uint8 (tile, tile, 3)."""
-    size = tile / 11  # of the font: some 18 characters fit into a line, and 8 lines
+    return _draw_text("\n".join(textwrap.wrap(text, 18)[:8]), tile)
+
+
+def _draw_text(lines: str, tile: int) -> np.ndarray:
     picture = Image.new("RGB", (tile, tile), "white")
-    lines = "\n".join(textwrap.wrap(text, 18)[:8])
-    ImageDraw.Draw(picture).multiline_text((GAP, GAP), lines, fill="black", font=ImageFont.load_default(size))
+    font = ImageFont.load_default(size=tile / 11)  # 18 characters fit into a line, and 8 lines into the tile
+    ImageDraw.Draw(picture).multiline_text((GAP, GAP), lines, fill="black", font=font)
     return np.array(picture)
 
 
 def save_png(path: str | Path, picture: np.ndarray) -> None:
     """Write uint8 (H, W, 3) or (H, W) as a PNG, atomically."""
-    with replacing(path) as file:
-        Image.fromarray(picture).save(file, format="PNG", optimize=True)
+    with atomic_write(path) as file:
+        file.write(imageio.imwrite("<bytes>", picture, extension=".png", optimize=True))
 
 
 def jpeg(picture: np.ndarray) -> bytes:
     """uint8 (H, W, 3) as the bytes of a JPEG file."""
-    return _encoded(picture, format="JPEG", quality=85)
-
-
-def png(picture: np.ndarray) -> bytes:
-    """uint8 (H, W, 3) or (H, W) as the bytes of a PNG file."""
-    return _encoded(picture, format="PNG")
-
-
-def _encoded(picture: np.ndarray, **options: Any) -> bytes:
-    file = BytesIO()
-    Image.fromarray(picture).save(file, **options)
-    return file.getvalue()
+    return imageio.imwrite("<bytes>", picture, extension=".jpg", quality=85)
 
 
 def fit_into(picture: np.ndarray, tile: int) -> np.ndarray:

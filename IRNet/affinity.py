@@ -1,0 +1,68 @@
+"""Pairs of nearby positions and the straight paths between them (IRNet, CVPR 2019, section 4.1)."""
+
+from functools import lru_cache
+
+import torch
+
+Offset = tuple[int, int]  # (dy, dx)
+
+
+@lru_cache
+def search_offsets(radius: int) -> tuple[Offset, ...]:
+    """Every offset (dy, dx) shorter than `radius`; of two opposite ones that with dy > 0, or with dy = 0 and dx > 0."""
+    offsets = [(y, x) for y in range(radius) for x in range(1 - radius, radius) if x * x + y * y < radius * radius]
+    return tuple(offset for offset in offsets if offset > (0, 0))
+
+
+@lru_cache
+def path_to(offset: Offset) -> tuple[Offset, ...]:
+    """All points less than 1 from the line between (0, 0) and `offset` (dy >= 0), both ends too, far end first."""
+    dy, dx = offset
+    box = [(y, x) for y in range(dy + 1) for x in range(min(0, dx), max(0, dx) + 1)]
+    points = [(y, x) for y, x in box if (dy * x - dx * y) ** 2 < dy * dy + dx * dx]
+    return tuple(sorted(points, key=lambda point: -abs(point[0]) - abs(point[1])))
+
+
+def source_size(height: int, width: int, radius: int) -> tuple[int, int]:
+    """Height and width of the area of sources, rows 0 .. H - r and columns r - 1 .. W - r: no offset leaves the map."""
+    return max(0, height - radius + 1), max(0, width - 2 * (radius - 1))
+
+
+def shifted(maps: torch.Tensor, offset: Offset, radius: int) -> torch.Tensor:
+    """The map's value at `offset` from every source, as a view. maps: (..., H, W). Returns (..., h, w)."""
+    height, width = source_size(*maps.shape[-2:], radius)
+    top, left = offset[0], radius - 1 + offset[1]
+    return maps[..., top : top + height, left : left + width]
+
+
+def pair_affinity(edge: torch.Tensor, radius: int) -> torch.Tensor:
+    """1 - the largest edge on the path of every pair. edge: float (..., H, W), 0..1. Returns (..., K, h, w).
+
+    K offsets in the order of `search_offsets`; h x w sources, see `source_size`.
+    """
+    return 1 - _PathMaximum.apply(edge, radius)
+
+
+class _PathMaximum(torch.autograd.Function):
+    """The maximum along every path. Keeps one byte per pair for the gradient; autograd would keep all paths."""
+
+    @staticmethod
+    def forward(ctx, edge: torch.Tensor, radius: int) -> torch.Tensor:
+        ctx.radius, ctx.size = radius, edge.shape
+        size = (*edge.shape[:-2], len(search_offsets(radius)), *source_size(*edge.shape[-2:], radius))
+        maxima = edge.new_empty(size)
+        winners = torch.empty(size, dtype=torch.uint8, device=edge.device)
+        for k, offset in enumerate(search_offsets(radius)):
+            views = torch.stack([shifted(edge, point, radius) for point in path_to(offset)])
+            maxima[..., k, :, :], winners[..., k, :, :] = views.max(dim=0)
+        ctx.save_for_backward(winners)
+        return maxima
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (winners,) = ctx.saved_tensors
+        result = gradient.new_zeros(ctx.size)
+        for k, offset in enumerate(search_offsets(ctx.radius)):
+            for p, point in enumerate(path_to(offset)):
+                shifted(result, point, ctx.radius).add_(gradient[..., k, :, :] * (winners[..., k, :, :] == p))
+        return result, None

@@ -1,0 +1,87 @@
+"""Evaluation of a network of either stage, and export of stage 1's response maps."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from dataset.artifacts import read_mask, write_map, write_scores
+from dataset.references import Split
+from dataset.samples import Target, ground_truth
+from model.build import Network
+from model.prms import select_maps
+from model.scorer import Scorer
+from utils.distributed import all_gather, is_main, shard
+from utils.errors import UserError
+from utils.maps import Responses, at_photo_size
+from utils.metrics import Outcome, evaluate_response
+
+
+@torch.inference_mode()
+def responses(
+    network: Network, loader: DataLoader, device: torch.device, scorer: Scorer | None = None, title: str = "evaluation"
+) -> Iterator[tuple[Target, np.ndarray, Responses]]:
+    """For each ref: its target, its maps float32 (n, H, W) at the photo's size, and the responses they come from.
+
+    With a `scorer` all n sentences of a ref get the same map, the one that PRMS selects.
+    """
+    for batch in tqdm(loader, desc=title, unit="batch", disable=None if is_main() else True, leave=False):
+        batch = batch.to(device)
+        answers = network.respond(batch.images, batch.tokens, batch.photo)
+        if scorer is not None:
+            answers = select_maps(scorer, batch, answers)
+        counts = [len(target.reference.sentences) for target in batch.targets]
+        of_refs = zip(*(tensor.split(counts) for tensor in answers), strict=True)
+        for target, own in zip(batch.targets, map(Responses._make, of_refs), strict=True):
+            yield target, at_photo_size(own.maps, target.size).cpu().numpy(), own
+
+
+def evaluate(
+    network: Network,
+    loader: DataLoader,
+    device: torch.device,
+    scorer: Scorer | None = None,
+    map_dir: str | Path | None = None,
+    map_format: Literal["full", "native"] = "full",
+    title: str = "evaluation",
+) -> list[Outcome]:
+    """The outcome of every sentence, of all processes, in the order of the refs.
+
+    scorer: select maps with PRMS. map_dir: write the map of each ref's first sentence there, at the photo's size
+    (`full`) or as the scores that it follows from (`native`). A ref without a mask has no outcome.
+    """
+    network.eval()
+    outcomes: list[Outcome] = []
+    for target, maps, answers in responses(network, loader, device, scorer, title):
+        if map_dir and map_format == "full":
+            write_map(map_dir, target.reference.name, maps[0].clip(0))
+        elif map_dir:
+            scores = answers.scores[0, 0].cpu().numpy()
+            write_scores(map_dir, target.reference.name, scores, answers.maps.shape[-2:], target.size)
+        if target.mask is None:
+            continue
+        for sentence, response in enumerate(maps):
+            mask, index = response > network.mask_threshold, target.reference.index
+            outcomes.append(evaluate_response(response, mask, target.mask, target.box, index, sentence))
+    return sorted(outcome for share in all_gather(outcomes) for outcome in share)
+
+
+def evaluate_masks(split: Split, folder: str | Path) -> list[Outcome]:
+    """The outcome of every sentence with the pseudo masks in `folder` in place of a network's.
+
+    A mask has no maximum, so what the outcomes say about its place means nothing (see `summarise`). UserError for a
+    split without masks of its own.
+    """
+    outcomes: list[Outcome] = []
+    for reference in tqdm(shard(split.references), desc="masks", disable=None if is_main() else True, leave=False):
+        if reference.segmentation is None or reference.box is None:
+            raise UserError(f"split '{split.name}' has no mask for ref {reference.name}: it cannot be evaluated")
+        size = (reference.height, reference.width)
+        mask, truth = read_mask(folder, reference.name, size), ground_truth(split, reference, size)
+        outcome = evaluate_response(mask.astype(np.float32), mask, truth, reference.box, reference.index, 0)
+        outcomes += [outcome._replace(sentence=sentence) for sentence in range(len(reference.sentences))]
+    return sorted(outcome for share in all_gather(outcomes) for outcome in share)

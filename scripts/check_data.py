@@ -1,0 +1,102 @@
+"""Check a data set: the annotations, photos, masks and sentences of every split. Prints a line for each finding.
+
+    python scripts/check_data.py --dataset refcocog --splitBy umd --refer_data_root ./data [--full]
+
+Exit status: 0 nothing is wrong, 1 training or evaluation would fail or give other metrics, 2 wrong usage.
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tqdm import tqdm
+
+from clip.tokens import count_tokens
+from dataset.datasets import DATA_SETS, known_splits, load_splits
+from dataset.photos import opened
+from dataset.references import Split
+from dataset.samples import ground_truth
+from toy.layouts import MARKER
+from utils.errors import UserError, run_script, shown
+from utils.log import log
+from utils.options import Parser, add_data_set_options, query_length
+
+DECODED_EVERY = 50  # photos, without --full; of the others only the header is read
+
+
+def find_faults(split: Split, full: bool) -> Iterator[tuple[str, str]]:
+    """Pairs of a fault, with what to do about it, and the photo or ref that has it. full: decode every photo."""
+    hint = DATA_SETS[split.dataset].photo_hint
+    photos = {reference.photo: reference for reference in split.references}
+    for number, (photo, reference) in enumerate(tqdm(photos.items(), "photos", disable=None, leave=False)):
+        try:
+            with opened(split.photo_path(reference)) as picture:
+                if (reference.height or picture.height, reference.width or picture.width) != picture.size[::-1]:
+                    yield f"photos have another size than annotated; {hint}", photo
+                if full or number % DECODED_EVERY == 0:
+                    picture.load()
+        except FileNotFoundError:
+            yield f"photos are not there; {hint}", photo
+        except ValueError:
+            yield f"photos cannot be decoded; {hint}", photo
+    for reference in tqdm(split.references, "masks", disable=None, leave=False):
+        if reference.segmentation is not None:
+            try:
+                if not ground_truth(split, reference, (reference.height, reference.width)).any():
+                    yield "masks are empty; correct or remove their refs", str(reference.ref_id)
+            except UserError:
+                yield "masks are damaged; correct or remove their refs", str(reference.ref_id)
+
+
+def check(args: argparse.Namespace, name: str, published: int | None) -> Iterator[str]:
+    """The lines to print about a split; what is wrong starts with WRONG. published: its number of refs, if known."""
+    try:
+        split = load_splits(args.dataset, args.data_root, args.split_by, [name])[name]
+    except UserError as error:
+        yield f"WRONG: {name} cannot be read: {error}"
+        return
+    refs, longest = split.references, args.max_query_len
+    sentences = [sentence for reference in refs for sentence in reference.sentences]
+    photos = {reference.photo for reference in refs}
+    yield f"{name}: {len(refs):,} refs, {len(sentences):,} sentences, {len(photos):,} photos"
+    if without := sum(reference.segmentation is None for reference in refs):
+        yield f"note: {without:,} refs have no mask; they can be used for training and export, not for evaluation"
+    if long := [sentence for sentence in sentences if count_tokens(sentence) > longest]:
+        words = f"{len(long):,} sentences have more than {longest} tokens and are cut, as published"
+        yield f"note: {words}; see --max_query_len ({shown(long[0])})"
+    is_toy = (Path(args.data_root) / "refer" / args.dataset / MARKER).is_file()
+    if published not in (None, len(refs)) and not is_toy:
+        yield f"WRONG: the published split has {published:,} refs; fetch the annotations again"
+    examples = defaultdict(list)
+    for fault, example in find_faults(split, args.full):
+        examples[fault].append(example)
+    for fault, found in examples.items():
+        yield f"WRONG: {len(found):,} {fault} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
+
+
+def main() -> None:
+    parser = Parser(__doc__.splitlines()[0], "python scripts/check_data.py --dataset refcocog --splitBy umd")
+    group = add_data_set_options(parser, tuple(DATA_SETS))
+    group.add_argument("--max_query_len", type=query_length, default=20, help="tokens a sentence is cut to, 3 to 77")
+    group.add_argument("--full", action="store_true", help=f"decode every photo, not only every {DECODED_EVERY}th")
+    args = parser.parse_args()
+    root, splits = Path(args.data_root), known_splits(args.dataset, args.split_by)
+    if args.dataset == "jsonl":
+        splits = {file.stem: None for file in sorted(root.glob("*.jsonl"))}
+    if not root.is_dir() or not splits:
+        raise UserError(f"{root} holds no data set; see data/README.md and docs/own_data.md")
+    faults = 0
+    for name, published in splits.items():
+        for line in check(args, name, published):
+            log(line)
+            faults += line.startswith("WRONG")
+    log(f"{faults} lines above are WRONG" if faults else "nothing is wrong")
+    sys.exit(bool(faults))
+
+
+if __name__ == "__main__":
+    run_script(main)
