@@ -86,7 +86,7 @@ def fetch(address: str, path: Path) -> None:
         print(f"{path}: fetching {size / 1e6:.1f} MB from {address}", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(address, str(part))
-        if size and part.stat().st_size != size:  # a connection that was cut is no error for torch.hub
+        if size and part.stat().st_size != size:  # torch.hub does not notice a cut connection
             raise OSError(f"only {part.stat().st_size} of {size} bytes arrived")
         part.replace(path)
     except (OSError, HTTPException) as error:

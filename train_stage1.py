@@ -52,10 +52,11 @@ def main() -> None:
     samples = TrainSamples(splits["train"], args.size, args.max_query_len, args.seed, negatives=args.negative_samples)
     loader = train_loader(samples, args.batch_size, args.seed, args.num_workers)
     validation = validation_loaders(splits, args)
-    if args.w4 and args.batch_size < 16:  # with 16 the toy world was trained, with 48 the published networks
+    smallest = min(args.batch_size, len(samples) % args.batch_size or args.batch_size)
+    if args.w4 and smallest < 16:
         log(
-            f"warning: the classification loss tells a photo's sentence from only {args.batch_size - 1} others of its "
-            "batch (published: 47); neither --accumulate nor more processes add any, a larger --batch_size does"
+            f"warning: the smallest batch of an epoch has {smallest} refs, in which the classification loss can tell a "
+            f"photo's sentence from only {smallest - 1} others (published: 33); choose another --batch_size"
         )
     with lock_folder(args.output, is_main()):
         network, last = initial_network(1, args, device)

@@ -55,7 +55,7 @@ def train_irn(
 ) -> None:
     """Train on the IR labels that exist and write `checkpoint`; a batch has at most as many crops as there are labels.
 
-    To resume, a finished checkpoint is kept, and an unfinished training goes on after its last epoch.
+    To resume, a finished checkpoint is kept, and an unfinished training continues after its last epoch.
     """
     refs = [(name, path) for path, names in photos for name in names]
     items = [(name, path) for name, path in refs if label_path(label_dir, name).is_file()]

@@ -48,7 +48,7 @@ class BilateralPrompt(nn.Module):
         """What `visual_prompt` gives for one sentence, (1, C, 1, 1).
 
         The softmax over one sentence is 1, so every pixel attends alike, and the instance norm of a constant map is its
-        bias, whatever the image and the sentence. Kept: published figures were evaluated so.
+        bias, whatever the image and the sentence. Kept: the published results were evaluated so.
         """
         return self.visual_output[1].bias[None, :, None, None]
 
@@ -63,7 +63,7 @@ class PixelAttention(nn.Module):
     """Lets each pixel of a feature map gather from the words of one sentence (published: `PixelAttention`).
 
     Inputs: `visual` (B, C, h, w), C = `channels`; `words` (B, W, T), W = `word_channels`. Result (B, C, h, w), >= 0.
-    Padding tokens take part: kept, because published figures depend on it.
+    Padding tokens take part: kept, because published results depend on it.
     """
 
     def __init__(self, channels: int, word_channels: int):

@@ -114,7 +114,7 @@ def load_network(
             architecture = Architecture(**content["architecture"])
         except UserError as error:
             raise UserError(f"{file} describes an impossible network: {error}") from None
-        except (TypeError, AttributeError, ValueError, OverflowError):  # of `isfinite` for what is no plain number
+        except (TypeError, AttributeError, ValueError, OverflowError):  # `isfinite` of what is not a plain number
             raise UserError(f"{file} describes its network in an unknown way; train it again") from None
     network = build_network(found, architecture, pretrained=False)
     fill(network, state, file, f"is it a checkpoint with --backbone {architecture.backbone}?")

@@ -3,7 +3,7 @@
     python scripts/record_step.py OUTPUT NAME COMMAND ...
 
 A command that ends well leaves `OUTPUT/steps/NAME.json` with the step's rows of `OUTPUT/results.json`, which is put
-together from these files: one row per split in `OUTPUT/figures/NAME.json`, where the command writes it, otherwise one
+together from these files: one row per split in `OUTPUT/metrics/NAME.json`, where the command writes it, otherwise one
 without metrics. Exit status: the command's. SIGTERM is passed on to the command as SIGINT, which lets Python end its
 workers; Ctrl-C reaches the command by itself.
 """
@@ -26,7 +26,7 @@ HINT = "run the same command again"
 
 def main() -> None:
     output, name, *command = sys.argv[1:]
-    steps, metrics = Path(output) / "steps", Path(output) / "figures" / f"{name}.json"
+    steps, metrics = Path(output) / "steps", Path(output) / "metrics" / f"{name}.json"
     metrics.unlink(missing_ok=True)
     started = time.monotonic()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until there is a command to pass them on to

@@ -62,7 +62,7 @@ shared+=("${common[@]}")
 
 # --- How a step runs
 
-mkdir -p "$output/steps" "$output/figures" || fail "cannot write to $output; choose another OUTPUT"
+mkdir -p "$output/steps" "$output/metrics" || fail "cannot write to $output; choose another OUTPUT"
 exec 9>"$output/.lock" # a step that outlives this script, killed, keeps the lock
 flock -n 9 || fail "another run is writing to $output; wait for it, or choose another OUTPUT"
 find "$output" -name '.*.tmp' -delete # of killed runs
@@ -115,7 +115,7 @@ step() { # NAME COMMAND ...: run a step, unless its stamp says that this very co
 }
 
 validate() { # NAME SPLITS FLAGS ...
-    step "$1" validate.py "${shared[@]}" --test_split "$2" --json "$output/figures/$1.json" "${@:3}"
+    step "$1" validate.py "${shared[@]}" --test_split "$2" --json "$output/metrics/$1.json" "${@:3}"
 }
 
 evaluate() { # NAME SPLITS FLAGS ...: only where there are masks to compare with

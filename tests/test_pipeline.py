@@ -307,7 +307,7 @@ def test_from_photos_to_metrics_and_again_after_a_kill(tmp_path, monkeypatch, ca
         masks = {file.stem for file in (pipeline.output / "ins_seg").glob("*.png")}
         assert (masks, (pipeline.output / "stage2" / "ckpt.pth").is_file()) == (set(names), True)
     whole, killed = pipeline.output, tmp_path / "killed"
-    for file in (whole / "figures").iterdir():
+    for file in (whole / "metrics").iterdir():
         ((_, metrics),) = json.loads(file.read_text()).items()
         assert {"mIoU", "oIoU", "P@0.5"} <= set(metrics)
 

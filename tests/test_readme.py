@@ -23,7 +23,7 @@ SCRIPT = re.compile(r"(?:python(?: -m)?|bash|torchrun.*?) ([\w./]+)")
 
 
 def commands(text):
-    """Commands in indented or fenced blocks, lines that go on joined, comments left out."""
+    """Commands in indented or fenced blocks, continued lines joined, comments left out."""
     joined = text.replace("\\\n", " ")
     found = re.findall(r"^\s*(?:\$ )?((?:python|bash|torchrun|srun) .+)$", joined, re.MULTILINE)
     return [shlex.join(shlex.split(line, comments=True)) for line in found if "..." not in line]

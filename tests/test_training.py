@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 from dataset.datasets import load_splits
 from dataset.samples import TrainSamples, start_epoch, train_loader
 from utils.checkpoint import load_checkpoint, require_settings, restore, save_training
+from utils.distributed import data_parallel
 from utils.engine import Criterion, Precision, steps_per_epoch, train_one_epoch
 from utils.errors import UserError
 
@@ -77,6 +78,15 @@ def test_a_loss_that_is_not_finite_names_the_refs_of_its_batch():
     data[9]["image"][2] = float("nan")
     with pytest.raises(UserError, match=r"the loss is not finite .* for the refs 8, 9, 10, 11; lower --lr"):
         train(data, 4)
+
+
+def test_a_compiled_network_trains_as_the_plain_one():
+    """Compiled in place: its parameters keep their names, so that its checkpoints are the same."""
+    network = Network().double()
+    names = list(network.state_dict())
+    found, _ = train(samples(), 6, network=data_parallel(network, CPU, compiled=True))
+    assert torch.allclose(found, train(samples(), 6)[0], rtol=0, atol=1e-9)
+    assert list(network.state_dict()) == names
 
 
 def test_half_precision_scales_gradients_that_would_vanish():
