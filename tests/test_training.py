@@ -1,16 +1,22 @@
 """The training loop on a network small enough to know what it must do."""
 
+from argparse import Namespace
+
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from clip import build_clip
 from dataset.datasets import load_splits
 from dataset.samples import TrainSamples, start_epoch, train_loader
+from model.scorer import Scorer
+from model.training import validation_loaders
 from utils.checkpoint import load_checkpoint, require_settings, restore, save_training
 from utils.distributed import data_parallel
 from utils.engine import Criterion, Precision, steps_per_epoch, train_one_epoch
 from utils.errors import UserError
+from utils.options import Parser, add_training_options
 
 CPU = torch.device("cpu")
 
@@ -95,6 +101,27 @@ def test_half_precision_scales_gradients_that_would_vanish():
     moved = {amp: train(samples(torch.float32), 6, lr=1e6, weight=1e-9, amp=amp)[0] - start for amp in ("off", "fp16")}
     scale = float(moved["off"].abs().max())
     assert torch.allclose(moved["fp16"], moved["off"], rtol=0.05, atol=0.05 * scale)
+
+
+def test_half_precision_is_asked_for_and_leaves_scores_and_embeddings_in_float32(toy_stage1):
+    parser = Parser("Train.", "train")
+    add_training_options(parser, output="x")
+    assert parser.parse_args([]).amp == "off"
+    images, tokens = torch.randn(2, 3, 64, 64), torch.tensor([[49406, 1929, 49407], [49406, 2368, 49407]])
+    with Precision("bf16", CPU).autocast():
+        assert toy_stage1(images, tokens).scores.dtype == torch.float32
+    scorer = Scorer(build_clip("toy-RNS", pretrained=False), torch.bfloat16)
+    size = scorer.resolution
+    embeddings = scorer.embed_images(torch.randn(2, 3, size, size), torch.ones(2, 1, size, size))
+    assert embeddings.dtype == torch.float32
+    assert torch.allclose(embeddings.norm(dim=-1), torch.ones(2), atol=1e-5)  # bf16 would be off by up to 4e-3
+
+
+def test_validation_takes_few_photos_whatever_the_training_batch(world):
+    splits = load_splits("refcocog", world, "umd", ["val"])
+    flags = {"size": 64, "max_query_len": 20, "num_workers": 0, "test_split": ["val"]}
+    sizes = [validation_loaders(splits, Namespace(batch_size=b, **flags))["val"].batch_size for b in (4, 48)]
+    assert sizes == [4, 8]
 
 
 def test_every_ref_is_seen_once_in_an_epoch_in_an_order_of_its_own(world):
