@@ -14,15 +14,20 @@ import torch
 from torch import nn
 from utils.distributed import accumulating, data_parallel, end_processes, init_processes, rank
 
-device = init_processes()
-torch.manual_seed(0)
-network = data_parallel(nn.Linear(3, 1).double(), device)
-images = torch.arange(24.0, dtype=torch.float64).reshape(8, 3).square()
-for part in range(2):  # two batches of two per process
-    with accumulating(network, part == 0):
-        (network(images[4 * rank() + 2 * part :][:2]).square().mean() / 2).backward()
-torch.save([p.grad for p in network.parameters()], f"{sys.argv[1]}/{rank()}.pth")
-end_processes()
+
+def main():
+    device = init_processes()
+    torch.manual_seed(0)
+    network = data_parallel(nn.Linear(3, 1).double(), device)
+    images = torch.arange(24.0, dtype=torch.float64).reshape(8, 3).square()
+    for part in range(2):  # two batches of two per process
+        with accumulating(network, part == 0):
+            (network(images[4 * rank() + 2 * part :][:2]).square().mean() / 2).backward()
+    torch.save([p.grad for p in network.parameters()], f"{sys.argv[1]}/{rank()}.pth")
+    end_processes()
+
+
+main()
 """
 DIES = """
 from utils.distributed import barrier, init_processes, rank
