@@ -1,9 +1,19 @@
-"""The metric card of an evaluation: `report.json`, and `report.html` for people (`validate.py --report`)."""
+"""The metric card of an evaluation: `report.json`, and `report.html` for people (`validate.py --report`).
 
+It has each metric with its interval, by groups of sentences, beside another evaluation's. The bootstrap draws photos,
+not sentences: the sentences of a photo, and of a ref, are easy or hard together, so intervals from single sentences
+would be too narrow. The draws are seeded and the same for every metric and every evaluation of the same photos, which
+pairs the differences.
+"""
+
+import re
+from base64 import b64encode
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import torch
 
@@ -17,9 +27,20 @@ from utils.distributed import all_gather, is_main
 from utils.errors import UserError
 from utils.files import atomic_write, read_json, write_json
 from utils.log import log
-from utils.metrics import Outcome
+from utils.metrics import Outcome, metric_parts
 from utils.pictures import fit_into, jpeg, mask_overlay
-from utils.report import RESAMPLES, Sentence, render_page, summarise_split
+
+RESAMPLES = 1000
+SHOWN_CASES = 12
+POSITION_WORD = re.compile(  # common English words of place, order and distance
+    r"\b(above|back|behind|below|beside|between|bottom|center|centre|close|closest|corner|edge|end|far|farthest|first|front|"
+    r"furthest|last|left|leftmost|lower|middle|near|nearest|next|over|right|rightmost|second|side|third|top|under|"
+    r"underneath|upper)\b",
+    re.IGNORECASE,
+)
+WORDS = {"1-2 words": (1, 3), "3-5 words": (3, 6), "6-10 words": (6, 11), "11 words or more": (11, np.inf)}
+SHARES = {"under 1 %": (0, 0.01), "1-5 %": (0.01, 0.05), "5-20 %": (0.05, 0.2), "20 % or more": (0.2, np.inf)}
+RIVALS = {"none": (0, 1), "one": (1, 2), "two": (2, 3), "three or more": (3, np.inf)}
 
 
 def read_comparison(file: str | Path, splits: dict[str, Split]) -> dict[str, list[Outcome]]:
@@ -46,13 +67,100 @@ def report_split(split: Split, outcomes: list[Outcome], others: list[Outcome] | 
 
     With `others`, the same sentences' outcomes in another evaluation, it holds the differences too.
     """
+    photos = [reference.photo for reference in split.references for _ in reference.sentences]
+    number = np.unique(photos, return_inverse=True)[1]  # of each sentence's photo
+    draws = draw_photos(number.max() + 1)
+    report = {
+        "sentences": len(outcomes),
+        "photos": len(draws[0]),
+        "metrics": metrics_with_intervals(outcomes, number, draws),
+        "groups": {
+            title: {
+                name: metrics_with_intervals([outcomes[i] for i in members], number[members], draws)
+                | {"sentences": len(members), "photos": len(np.unique(number[members]))}
+                for name, members in group.items()
+            }
+            for title, group in groups(split).items()
+        },
+        "histogram": np.histogram([outcome.iou for outcome in outcomes], 20, (0, 1))[0].tolist(),
+        "cases": choose_cases(outcomes),
+        "table": {
+            "photo": photos,
+            "text": [text for reference in split.references for text in reference.sentences],
+            "outcome": list(outcomes),
+        },
+    }
+    if others is not None:
+        report["differences"] = metrics_with_intervals(outcomes, number, draws, others)
+    return report
+
+
+def draw_photos(photos: int) -> np.ndarray:
+    """How often each photo occurs in each of `RESAMPLES` draws with replacement, float64 (RESAMPLES, photos)."""
+    random = np.random.default_rng(0)
+    draws = (random.integers(photos, size=photos) for _ in range(RESAMPLES))
+    return np.stack([np.bincount(draw, minlength=photos) for draw in draws]).astype(np.float64)
+
+
+def metrics_with_intervals(
+    outcomes: Sequence[Outcome], photo: np.ndarray, draws: np.ndarray, others: Sequence[Outcome] | None = None
+) -> dict[str, dict[str, float]]:
+    """Each metric of some sentences in percent, with its 95 % interval: name -> value, low, high.
+
+    With `others`, the outcomes of the same sentences in another evaluation, it is the difference to those. photo: int64
+    (N,), the number of each sentence's photo. draws: of all photos, so a draw may have none of these sentences.
+    """
+    # Not scipy.stats.bootstrap: one matrix product resamples a metric here, with the same draws for all metrics and
+    # groups, and a draw without any sentence of a group is left out; there it would make the interval NaN.
+    weights = np.vstack([np.ones(draws.shape[1]), draws])  # the first row gives the metric itself
+    weights = weights[weights @ np.bincount(photo, minlength=draws.shape[1]) > 0]
+
+    def resampled(parts: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        top, bottom = (weights @ np.bincount(photo, part, draws.shape[1]) for part in parts)
+        return 100 * top / np.maximum(bottom, 1)
+
+    metrics = {}
+    other_parts = metric_parts(others) if others is not None else {}
+    for name, parts in metric_parts(outcomes).items():
+        value, *samples = resampled(parts) - (resampled(other_parts[name]) if other_parts else 0)
+        low, high = np.percentile(samples, [2.5, 97.5])
+        metrics[name] = {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4)}
+    return metrics
+
+
+def groups(split: Split) -> dict[str, dict[str, np.ndarray]]:
+    """Title -> name of a group -> the places of its sentences, int64; empty groups and titles are left out."""
     same = Counter((reference.photo, reference.category) for reference in split.references)
-    sentences = []
+    words, shares, rivals, positions = [], [], [], []  # of each sentence
     for reference in split.references:
-        share = float(ground_truth(split, reference, (reference.height, reference.width)).mean())
-        rivals = None if reference.category is None else same[reference.photo, reference.category] - 1
-        sentences += [Sentence(reference.photo, text, share, rivals) for text in reference.sentences]
-    return summarise_split(outcomes, sentences, others)
+        count = len(reference.sentences)
+        words += [len(text.split()) for text in reference.sentences]
+        shares += [ground_truth(split, reference, (reference.height, reference.width)).mean()] * count
+        rivals += [same[reference.photo, reference.category] - 1] * count
+        positions += [bool(POSITION_WORD.search(text)) for text in reference.sentences]
+    categories = all(reference.category is not None for reference in split.references)
+    found = {}
+    for title, values, bins in (
+        ("Length of the sentence", words, WORDS),
+        ("Size of the object, as a share of the photo", shares, SHARES),
+        ("Other refs of the same category in the photo", rivals, RIVALS if categories else {}),
+        ("Words of position", positions, {"with": (1, 2), "without": (0, 1)}),
+    ):
+        members = {name: [i for i, v in enumerate(values) if low <= v < high] for name, (low, high) in bins.items()}
+        found[title] = {name: np.array(places) for name, places in members.items() if places}
+    return {title: group for title, group in found.items() if group}
+
+
+def choose_cases(outcomes: Sequence[Outcome]) -> dict[str, list[int]]:
+    """Places in `outcomes` of the best, the median and the worst; among equals, first sentences of refs come first."""
+    order = sorted(range(len(outcomes)), key=lambda i: (-outcomes[i].iou, outcomes[i].sentence, outcomes[i].reference))
+    worst = sorted(order, key=lambda i: outcomes[i].iou)  # stable, so equals keep their order
+    middle = max(0, (len(order) - SHOWN_CASES) // 2)
+    return {
+        "best": order[:SHOWN_CASES],
+        "median": order[middle : middle + SHOWN_CASES],
+        "worst": worst[:SHOWN_CASES],
+    }
 
 
 def draw_cases(
@@ -102,6 +210,12 @@ def write_report(
         "splits": reports,
     }
     write_json(Path(folder) / "report.json", report)
+    templates = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=templates, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["base64"] = lambda content: b64encode(content).decode()
+    page = environment.get_template("report.html").render(report, pictures=pictures)
     with atomic_write(Path(folder) / "report.html") as file:
-        file.write(render_page(report, pictures).encode())
+        file.write(page.encode())
     log(f"report: {Path(folder) / 'report.html'} and report.json")

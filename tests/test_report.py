@@ -1,16 +1,24 @@
 """The metric card: intervals worked out by hand, groups of sentences, files and page; and sheets of pictures."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dataset.references import Reference, Split
-from model.report import read_comparison, report_split, write_report
+from model.report import (
+    choose_cases,
+    draw_photos,
+    groups,
+    metrics_with_intervals,
+    read_comparison,
+    report_split,
+    write_report,
+)
 from utils.errors import UserError
 from utils.metrics import Outcome, summarise
 from utils.pictures import GAP, contact_sheet, spread
-from utils.report import Sentence, choose_cases, draw_photos, groups, metrics_with_intervals
 
 HOSTILE = '<script>alert("1")</script><img src=http://x onerror=1>'
 
@@ -45,23 +53,29 @@ def test_the_interval_has_the_width_of_the_normal_approximation():
     assert (low, high) == pytest.approx((50 - 1.96 * 2.5, 50 + 1.96 * 2.5), abs=0.6)
 
 
-def test_groups_by_hand():
-    sentences = [
-        Sentence("a", "left man", 0.005, 0),
-        Sentence("a", "the man, to the RIGHT of it all now", 0.05, 1),
-        Sentence("b", "a topping of leftovers", 0.5, 7),  # position words are whole words
+def test_groups_by_hand(tmp_path):
+    def ref(index, photo, text, side, category):
+        """A square of `side` pixels in a photo of 20 x 20."""
+        square = [[0, 0, side, 0, side, side, 0, side]]
+        return Reference(index, index, photo, photo, 20, 20, (text,), (0, 0, side, side), square, category)
+
+    references = [
+        ref(0, "a", "left man", 1, 1),
+        ref(1, "a", "the man, to the RIGHT of it all now", 5, 2),
+        ref(2, "b", "a topping of leftovers", 10, 2),  # position words are whole words
+        ref(3, "b", "cup", 10, 2),
     ]
-    found = {
-        title: {name: list(members) for name, members in group.items()} for title, group in groups(sentences).items()
-    }
+    split = Split("refcocog", "val", tmp_path, references)
+    found = {title: {name: list(places) for name, places in group.items()} for title, group in groups(split).items()}
     rivals = "Other refs of the same category in the photo"
     assert found == {
-        "Length of the sentence": {"1-2 words": [0], "3-5 words": [2], "6-10 words": [1]},
-        "Size of the object, as a share of the photo": {"under 1 %": [0], "5-20 %": [1], "20 % or more": [2]},
-        rivals: {"none": [0], "one": [1], "three or more": [2]},
-        "Words of position": {"with": [0, 1], "without": [2]},
+        "Length of the sentence": {"1-2 words": [0, 3], "3-5 words": [2], "6-10 words": [1]},
+        "Size of the object, as a share of the photo": {"under 1 %": [0], "5-20 %": [1], "20 % or more": [2, 3]},
+        rivals: {"none": [0, 1], "one": [2, 3]},
+        "Words of position": {"with": [0, 1], "without": [2, 3]},
     }
-    assert groups([sentence._replace(rivals=None) for sentence in sentences]).keys() == found.keys() - {rivals}
+    unnamed = split.part([replace(references[0], category=None), *references[1:]])
+    assert groups(unnamed).keys() == found.keys() - {rivals}
 
 
 def test_cases_prefer_first_sentences_of_refs():
