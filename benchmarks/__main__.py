@@ -18,8 +18,9 @@ from utils.errors import run_script
 from utils.files import write_json
 from utils.options import Parser
 
-ROWS = tris.ROWS | irnet.ROWS
+ROWS = tris.ROWS | tris.GPU_ROWS | irnet.ROWS
 COLUMNS = ("ours_s", "straightforward_s", "ratio", "ratio_min", "ratio_max", "max_difference")
+COLUMNS += ("per_second", "unit", "peak_mb", "of_peak")
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
         "bash scripts/benchmark.sh --only stage1_step crf --json benchmark.json",
         prog="benchmark.sh",
     )
-    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME", help="only these rows")
+    parser.add_argument("--only", nargs="+", choices=ROWS, metavar="NAME", help="only these rows")
     parser.add_argument("--json", metavar="FILE", help="also write the table to this file")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -39,13 +40,15 @@ def main() -> None:
     else:
         threads, load = torch.get_num_threads(), os.getloadavg()[0]
         print(f"CPU, {threads} threads, PyTorch {torch.__version__}, load at the start {load:.1f}")
-    print(f"{'':12s}", *(f"{column:>18s}" for column in COLUMNS), flush=True)
+    names = args.only or [name for name in ROWS if device.type == "cuda" or name not in tris.GPU_ROWS]
+    print(f"{'':22s}", *(f"{column:>18s}" for column in COLUMNS), flush=True)
     table = {}
-    for number, name in enumerate(args.only, start=1):
-        print(f"measuring {name} ({number} of {len(args.only)})", file=sys.stderr)
+    for number, name in enumerate(names, start=1):
+        print(f"measuring {name} ({number} of {len(names)})", file=sys.stderr)
         with tempfile.TemporaryDirectory() as folder:
-            table[name] = compare(ROWS[name](Setting(Path(folder), device, batch_size)))
-        print(f"{name:12s}", *(f"{table[name][column]:18.4g}" for column in COLUMNS), flush=True)
+            row = table[name] = compare(ROWS[name](Setting(Path(folder), device, batch_size)), device)
+        cells = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in (row.get(column, "-") for column in COLUMNS))
+        print(f"{name:22s}", *(f"{cell:>18s}" for cell in cells), flush=True)
     if args.json:
         write_json(args.json, table, indent=1)
 

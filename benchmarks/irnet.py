@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.timing import Pair, Results, Setting
+from dataset.artifacts import BACKGROUND, FOREGROUND, UNKNOWN
 from IRNet.affinity import pair_affinity, search_offsets
 from IRNet.crf import (
     BILATERAL_WEIGHT,
@@ -19,7 +20,10 @@ from IRNet.crf import (
     positions,
 )
 from IRNet.instances import cluster, find_centroids, instance_seeds, strongest, upsample_scores
+from IRNet.make_ins_seg import pseudo_scores
+from IRNet.network import STRIDE, build_network
 from IRNet.random_walk import random_walk
+from IRNet.train_irn import build_optimizer, train_step
 
 
 def response_map(height: int, width: int) -> torch.Tensor:
@@ -38,7 +42,7 @@ def crf(setting: Setting) -> Pair:
     photo = (photo + np.random.default_rng(0).normal(0, 8, photo.shape)).clip(0, 255).astype(np.uint8)
     image = torch.from_numpy(photo).to(setting.device)
     labels = torch.stack([response > 0.3, response > 0.1], dim=-1).to(setting.device)
-    return Pair(lambda: [[DenseCRF(image)(labels)]], lambda: [[crf_per_label(image, labels)]], repeats=3)
+    return Pair(lambda: [[DenseCRF(image)(labels)]], lambda: [[crf_per_label(image, labels)]], unit="photos", repeats=3)
 
 
 def crf_per_label(photo: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -72,7 +76,9 @@ def walk(setting: Setting) -> Pair:
     height, width = setting.walk_size
     response, edge, _ = mask_inputs(4 * height, 4 * width)
     scores, edge = response[None, ::4, ::4].to(setting.device), edge.to(setting.device)
-    return Pair(lambda: [[random_walk(scores, edge)]], lambda: [[dense_walk(scores, edge)]], 1, ours_per_repeat=5)
+    return Pair(
+        lambda: [[random_walk(scores, edge)]], lambda: [[dense_walk(scores, edge)]], repeats=1, ours_per_repeat=5
+    )
 
 
 def dense_walk(scores: torch.Tensor, edge: torch.Tensor) -> torch.Tensor:
@@ -126,4 +132,40 @@ def centroids_step_by_step(displacement: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.round(np.stack([y, x])).astype(np.int64)).to(displacement.device)
 
 
-ROWS: dict[str, Callable[[Setting], Pair]] = {"crf": crf, "walk": walk, "pseudo_mask": pseudo_mask}
+def irnet_step(setting: Setting) -> Pair:
+    """A step of IRNet's training."""
+    torch.manual_seed(0)
+    network, size = build_network(setting.resnet).to(setting.device).train(), setting.crop_size
+    optimizer = build_optimizer(network, learning_rate=0.1, weight_decay=1e-4)
+    photos = torch.randn(setting.batch_size, 3, size, size, device=setting.device)
+    response = response_map(size // STRIDE, size // STRIDE).to(setting.device)
+    label = torch.where(response > 0.3, FOREGROUND, torch.where(response > 0.1, UNKNOWN, BACKGROUND))
+    labels = label.to(torch.uint8).repeat(setting.batch_size, 1, 1)
+
+    def step() -> Results:
+        return [[loss[None]] for loss in train_step(network, optimizer, 0.0, photos, labels).values()]
+
+    return Pair(step, None, count=setting.batch_size, unit="crops")
+
+
+def irnet_mask(setting: Setting) -> Pair:
+    """A photo's pseudo mask, the network included."""
+    torch.manual_seed(0)
+    network = build_network(setting.resnet).to(setting.device).eval()
+    photo, response = torch.randn(3, *setting.photo_size).to(setting.device), response_map(*setting.photo_size)
+
+    def make() -> Results:
+        edge, displacement = network.detect(photo)
+        instances = cluster(displacement, find_centroids(displacement))
+        return [[strongest(pseudo_scores(response.to(setting.device), edge, instances, 10, 8), 0.25).any(dim=0)]]
+
+    return Pair(make, None, unit="photos")
+
+
+ROWS: dict[str, Callable[[Setting], Pair]] = {
+    "crf": crf,
+    "walk": walk,
+    "pseudo_mask": pseudo_mask,
+    "irnet_step": irnet_step,
+    "irnet_mask": irnet_mask,
+}

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from benchmarks.timing import Pair, Results, Setting
+from benchmarks.timing import Pair, Results, Setting, use_tf32
 from clip import build_clip, encode_text, image_pyramid, tokenize
 from dataset.masks import rasterise
 from dataset.photos import resized, to_input
@@ -26,6 +26,7 @@ from model.evaluation import responses
 from model.losses import Stage1Criterion, Stage2Criterion, classification_loss, foreground_loss, negative_loss
 from model.scorer import Scorer, SentenceTable
 from model.stage1 import Stage1Output
+from utils.distributed import data_parallel
 from utils.engine import Criterion, Precision, build_optimizer, train_step
 from utils.maps import at_photo_size
 from utils.metrics import evaluate_response
@@ -53,9 +54,9 @@ def random_network(setting: Setting, stage: int) -> nn.Module:
     return build_network(stage, architecture, pretrained=False).to(setting.device)
 
 
-def random_scorer(setting: Setting) -> Scorer:
+def random_scorer(setting: Setting, amp: torch.dtype | None = None) -> Scorer:
     torch.manual_seed(0)
-    return Scorer(build_clip(setting.scorer, pretrained=False)).to(setting.device)
+    return Scorer(build_clip(setting.scorer, pretrained=False), amp).to(setting.device)
 
 
 def as_published(network: nn.Module, size: int) -> nn.Module:
@@ -92,8 +93,13 @@ class UnfrozenStage1Criterion(Criterion):
         }
 
 
-def training_step(network: nn.Module, criterion: Criterion, setting: Setting) -> Callable[[], Results]:
-    """One optimiser step, always on the same batch in memory; returns losses and gradients."""
+def training_step(
+    network: nn.Module, criterion: Criterion, setting: Setting, precision: str = "float32"
+) -> Callable[[], Results]:
+    """One optimiser step, always on the same batch in memory; returns losses and gradients.
+
+    precision: of matrix products, float32, tf32 or bf16.
+    """
     count, side = setting.batch_size, setting.input_size
     torch.manual_seed(1)
     tokens = tokenize(sentences(count * (1 + NEGATIVES)), QUERY_LENGTH).to(setting.device)
@@ -106,25 +112,35 @@ def training_step(network: nn.Module, criterion: Criterion, setting: Setting) ->
         "ids": {"sentence": torch.arange(count), "negatives": negatives},
     }
     optimizer = build_optimizer(network.train(), lr=5e-5, lr_multi=0.1, weight_decay=0.01)
-    precision = Precision("off", setting.device)
+    amp = Precision("bf16" if precision == "bf16" else "off", setting.device)
 
     def step() -> Results:
-        losses = train_step(network, criterion, [batch], optimizer, precision)
+        use_tf32(precision == "tf32")
+        losses = train_step(network, criterion, [batch], optimizer, amp)
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
         return [losses[name] for name in sorted(losses)], gradients
 
     return step
 
 
-def training(stage: int, setting: Setting) -> Pair:
-    """An optimiser step of stage 1 or 2."""
+def training(stage: int, setting: Setting, precision: str = "float32", compiled: bool = False) -> Pair:
+    """An optimiser step of stage 1 or 2, beside one in float32."""
     ours = straightforward = Stage2Criterion()
     if stage == 1:
-        table = SentenceTable(random_scorer(setting), sentences(setting.batch_size * (1 + NEGATIVES)), QUERY_LENGTH)
+        amp = torch.bfloat16 if precision == "bf16" else None
+        table = SentenceTable(
+            random_scorer(setting, amp), sentences(setting.batch_size * (1 + NEGATIVES)), QUERY_LENGTH
+        )
         ours, straightforward = Stage1Criterion(table), UnfrozenStage1Criterion(random_scorer(setting))
-    step = training_step(random_network(setting, stage), ours, setting)
+    network = data_parallel(random_network(setting, stage), setting.device, compiled)
     plain = as_published(random_network(setting, stage), setting.input_size)
-    return Pair(step, training_step(plain, straightforward, setting), repeats=3)
+    return Pair(
+        training_step(network, ours, setting, precision),
+        training_step(plain, straightforward, setting),
+        count=setting.batch_size,
+        precision=precision,
+        repeats=3,
+    )
 
 
 @torch.no_grad()
@@ -212,7 +228,7 @@ def loading(setting: Setting) -> Pair:
             tokens.append([tokenize([text], QUERY_LENGTH)[0] for text in reference.sentences * (1 + NEGATIVES)][0])
         return images, tokens
 
-    return Pair(load, load_with_masks)
+    return Pair(load, load_with_masks, count=len(references))
 
 
 def triangle(height: int, width: int) -> list[float]:
@@ -222,7 +238,13 @@ def triangle(height: int, width: int) -> list[float]:
 
 ROWS: dict[str, Callable[[Setting], Pair]] = {
     **{f"stage{stage}_step": partial(training, stage) for stage in (1, 2)},
+    **{f"stage{stage}_step_bf16": partial(training, stage, precision="bf16") for stage in (1, 2)},
     **{f"evaluate_{count}": partial(evaluation, count, False) for count in (1, 2, 3, 4)},
     **{f"prms_{count}": partial(evaluation, count, True) for count in (1, 2, 3, 4)},
     "loading": loading,
+}
+GPU_ROWS: dict[str, Callable[[Setting], Pair]] = {
+    f"stage{stage}_step_{name}": partial(training, stage, precision=name.split("_")[0], compiled="compiled" in name)
+    for stage in (1, 2)
+    for name in ("tf32", "bf16_compiled")
 }
