@@ -44,8 +44,10 @@ class ResponseNetwork(nn.Module):
         The prompt of each image attends over all sentences of the batch, so the scores are of all pairs.
         """
         visual, sentences = self._encode(images, tokens)
-        visual_prompt, text_prompt = self.prompt(visual, sentences)
-        scores = self._scores(visual + self.prompt_weight * visual_prompt, sentences + self.prompt_weight * text_prompt)
+        with torch.autocast(images.device.type, enabled=False):
+            visual_prompt, text_prompt = self.prompt(visual, sentences)
+            visual = visual + self.prompt_weight * visual_prompt
+            scores = self._scores(visual, sentences + self.prompt_weight * text_prompt)
         own = torch.arange(len(images), device=images.device)
         return Stage1Output(scores, upsample(scores[own, own][:, None], images.shape[-2:]))
 
@@ -55,21 +57,24 @@ class ResponseNetwork(nn.Module):
         images (B, 3, H, W), tokens (N, T), photo (N,). An image is encoded once for all its sentences.
         """
         visual, sentences = self._encode(images, without_padding(tokens))
-        prompted = visual + self.prompt_weight * self.prompt.single_sentence_visual_prompt()
-        text_prompt = self.prompt.text_prompt(visual, sentences)  # sentences do not see each other
-        scores = self._scores(prompted, sentences + self.prompt_weight * text_prompt)
+        with torch.autocast(images.device.type, enabled=False):
+            prompted = visual + self.prompt_weight * self.prompt.single_sentence_visual_prompt()
+            text_prompt = self.prompt.text_prompt(visual, sentences)  # sentences do not see each other
+            scores = self._scores(prompted, sentences + self.prompt_weight * text_prompt)
         own = scores[photo, torch.arange(len(tokens), device=photo.device)][:, None]
         return Responses(own, full_maps(own, images.shape[-2:]))
 
     def _encode(self, images: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Unit features of images (B, D, h, w) and sentences (B, N, D); the norms have no epsilon."""
-        visual = self.visual_projection(image_pyramid(self.backbone, images)[3])
+        """Unit features of images (B, D, h, w) and sentences (B, N, D); the norms have no epsilon.
+
+        What follows is computed in float32 also under AMP: where the sentences attend alike to a whole image, the
+        prompt's instance norm would magnify the rounding of bf16 to the size of the prompt itself.
+        """
+        visual = in_full_precision(self.visual_projection(image_pyramid(self.backbone, images)[3]))
         visual = visual / visual.norm(dim=1, keepdim=True)
-        sentences = self.sentence_projection(encode_text(self.backbone, tokens).pooled)
+        sentences = in_full_precision(self.sentence_projection(encode_text(self.backbone, tokens).pooled))
         sentences = sentences / sentences.norm(dim=1, keepdim=True)
         return visual, sentences.expand(len(images), -1, -1)
 
     def _scores(self, visual: torch.Tensor, sentences: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(visual.device.type, enabled=False):  # in float32 also under AMP
-            products = torch.einsum("bchw,bnc->bnhw", in_full_precision(visual), in_full_precision(sentences))
-            return self.logit_scale.exp() * products
+        return self.logit_scale.exp() * torch.einsum("bchw,bnc->bnhw", visual, sentences)
