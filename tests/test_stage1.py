@@ -184,7 +184,7 @@ def test_first_losses_in_float32(golden_stage1, golden_scorer, images, tokens):
 
 
 def test_bf16_moves_maps_and_losses_by_a_few_percent(golden_scorer, images, tokens):
-    """Seen on a CPU: 1.5 % of the largest response, 3 % of a loss. With the prompt in bf16 it was 50 % of a response."""
+    """Seen on a CPU: 1.5 % of the largest response, 3 % of a loss; with the prompt in bf16, 50 % of a response."""
     network = load_golden(build_network(1, Architecture("RN50"), pretrained=False), stage=1)
     criterion = step_criterion(Scorer(golden_scorer.clip, torch.bfloat16))
     with torch.no_grad():

@@ -57,7 +57,9 @@ def build_optimizer(
             slow = name.startswith("backbone.") and not name.endswith(tuple(fast))
             groups[0 if slow else 1].append(parameter)
     return torch.optim.AdamW(
-        [{"params": groups[0], "lr": lr * lr_multi}, {"params": groups[1], "lr": lr}], weight_decay=weight_decay
+        [{"params": groups[0], "lr": lr * lr_multi}, {"params": groups[1], "lr": lr}],
+        weight_decay=weight_decay,
+        fused=groups[1][0].is_cuda,  # one kernel for all parameters
     )
 
 
