@@ -23,14 +23,12 @@ def path_to(offset: Offset) -> tuple[Offset, ...]:
     return tuple(sorted(points, key=lambda point: -abs(point[0]) - abs(point[1])))
 
 
-def source_size(height: int, width: int, radius: int) -> tuple[int, int]:
-    """Height and width of the area of sources, rows 0 .. H - r and columns r - 1 .. W - r: no offset leaves the map."""
-    return max(0, height - radius + 1), max(0, width - 2 * (radius - 1))
-
-
 def shifted(maps: torch.Tensor, offset: Offset, radius: int) -> torch.Tensor:
-    """The map's value at `offset` from every source, as a view. maps: (..., H, W). Returns (..., h, w)."""
-    height, width = source_size(*maps.shape[-2:], radius)
+    """The map's value at `offset` from every source, as a view. maps: (..., H, W). Returns (..., h, w).
+
+    Sources are rows 0 .. H - r and columns r - 1 .. W - r: from there no offset shorter than r leaves the map.
+    """
+    height, width = max(0, maps.shape[-2] - radius + 1), max(0, maps.shape[-1] - 2 * (radius - 1))
     top, left = offset[0], radius - 1 + offset[1]
     return maps[..., top : top + height, left : left + width]
 
@@ -38,7 +36,7 @@ def shifted(maps: torch.Tensor, offset: Offset, radius: int) -> torch.Tensor:
 def pair_affinity(edge: torch.Tensor, radius: int) -> torch.Tensor:
     """1 - the largest edge on the path of every pair. edge: float (..., H, W), 0..1. Returns (..., K, h, w).
 
-    K offsets in the order of `search_offsets`; h x w sources, see `source_size`.
+    K offsets in the order of `search_offsets`; h x w sources, see `shifted`.
     """
     return 1 - _PathMaximum.apply(edge, radius)
 
@@ -49,7 +47,7 @@ class _PathMaximum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, edge: torch.Tensor, radius: int) -> torch.Tensor:
         ctx.radius, ctx.size = radius, edge.shape
-        size = (*edge.shape[:-2], len(search_offsets(radius)), *source_size(*edge.shape[-2:], radius))
+        size = (*edge.shape[:-2], len(search_offsets(radius)), *shifted(edge, (0, 0), radius).shape[-2:])
         maxima = edge.new_empty(size)
         winners = torch.empty(size, dtype=torch.uint8, device=edge.device)
         for k, offset in enumerate(search_offsets(radius)):

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import torch
 
-from IRNet.lattice import build_lattice
+from IRNet.lattice import Lattice
 
 GAUSSIAN_WEIGHT, GAUSSIAN_SXY = 3.0, 3.0
 BILATERAL_WEIGHT, BILATERAL_SXY, BILATERAL_SRGB = 10.0, 50.0, 5.0
@@ -46,7 +46,7 @@ class SymmetricKernel:
     """K~ = D K D with K the Gaussian filter over `features` and D = diag(K 1)^(-1/2); K~ 1 is near 1, not 1."""
 
     def __init__(self, features: torch.Tensor):
-        self.lattice = build_lattice(features)
+        self.lattice = Lattice(features)
         ones = torch.ones(features.shape[1], 1, device=features.device)
         self.scale = (self.lattice.filter(ones) + 1e-20).rsqrt()  # (N, 1)
         self.of_ones = self(ones)  # (N, 1)

@@ -1,15 +1,16 @@
 """Photos and their refs, as the three passes read them.
 
-Passes 1 and 3 make a file per ref with `make_missing`: a ref whose files cannot be used is refused by name, and the
-others are done. Pass 2 trains on `Crops` of the refs that have an IR label.
+Passes 1 and 3 are a `FilePass` each: a ref whose files cannot be used is refused by name, and the others are done.
+Pass 2 trains on `Crops` of the refs that have an IR label.
 """
 
 import sys
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from dataset.artifacts import UNKNOWN, map_path, read_images, read_label, read_map
 from dataset.photos import MEAN, STD, read_photo
 from IRNet.network import STRIDE
+from IRNet.resume import fingerprint, start_pass
 from utils.distributed import all_gather, is_main, shard, usable_cores
 from utils.errors import UserError, WriteError, one_line
 from utils.log import log
@@ -39,55 +41,96 @@ def photos_of(train_list: Path, image_root: Path) -> list[PhotoRefs]:
     return [(image_root / photo, refs) for photo, refs in names.items()]
 
 
-def map_files(folder: Path, names: list[str]) -> list[Path]:
-    """The response maps of these refs; UserError if none of them exists."""
-    files = [map_path(folder, name) for name in names]
-    if not any(file.is_file() for file in files):
-        hint = "check --cam_out_dir, or write them with validate.py --prms --cam_save_dir ..."
-        raise UserError(f"{folder} holds no response map of --train_list; {hint}")
-    return files
-
-
 def read_response(folder: Path, name: str, size: tuple[int, int]) -> np.ndarray:
     """A ref's response map, negative values set to 0, float32 (H, W); UserError unless it has its photo's `size`."""
     response = read_map(folder, name)
     if response.shape != size:
-        raise UserError(
-            f"the response map of {name} is {response.shape[0]} x {response.shape[1]}, its photo "
-            f"{size[0]} x {size[1]}; check --image_root, or export the map again"
-        )
+        sizes = f"{response.shape[0]} x {response.shape[1]}, its photo {size[0]} x {size[1]}"
+        raise UserError(f"the response map of {name} is {sizes}; check --image_root, or export the map again")
     return response.clip(min=0)
 
 
-def make_missing(title: str, work: Any, folder: Path, workers: int) -> None:
-    """Make `<folder>/<name>.png` for every ref that has none, and log how many were made, kept and refused.
+@dataclass
+class FilePass(Dataset):
+    """Pass 1 or 3: makes files for every ref. A subclass adds the settings as fields and defines how files are made.
 
-    work: a data class and Dataset with `photos` and `device`; reading one of its photos makes the files of the photo's
-    refs and returns what became of each by name: "made", "empty" (made, with nothing in it) or the error that it was
-    refused for. On a CPU, up to `workers` processes read. Raises WriteError (on a full disk all others would fail too),
-    and UserError if all refs were refused.
+    It is a data set so that a loader's processes share the work: reading an item makes the files of a photo's refs.
     """
-    left = [(path, [n for n in names if not (folder / f"{n}.png").is_file()]) for path, names in shard(work.photos)]
-    own = replace(work, photos=[(path, names) for path, names in left if names])
-    if work.device.type == "cpu":
-        workers = min(workers, usable_cores(), len(own))
-        torch.set_num_threads(1)  # as in every worker: a convolution's last bits depend on the number of threads
-    else:
-        workers = 0
-    counts: Counter = Counter()
-    loader = DataLoader(own, batch_size=None, num_workers=workers)
-    for outcomes in tqdm(loader, title, unit="photo", disable=None if is_main() else True):
-        for name, outcome in outcomes.items():
-            if isinstance(outcome, WriteError):
-                raise outcome
-            if isinstance(outcome, Exception):
-                tqdm.write(f"{title}: {name} refused: {one_line(outcome)}", file=sys.stderr)
-            counts["refused" if isinstance(outcome, Exception) else outcome] += 1
-    counts = sum(all_gather(counts), Counter())
-    made, refused, total = counts["made"] + counts["empty"], counts["refused"], sum(len(n) for _, n in work.photos)
-    log(f"{title}: {made} made ({counts['empty']} empty), {total - made - refused} kept, {refused} refused")
-    if refused == total:
-        raise UserError(f"{title}: all {total} refs were refused; the lines above say why")
+
+    photos: list[PhotoRefs]
+    map_dir: Path
+    folder: Path  # of the files that are made
+    device: torch.device
+
+    title: ClassVar[str]
+    paths: ClassVar[tuple[Callable[[Path, str], Path], ...]]  # of a ref's files; the first is written last
+
+    def settings(self) -> dict[str, Any]:
+        """What the files depend on besides photos and response maps, under the names of the flags."""
+        raise NotImplementedError
+
+    def prepare(self, photo: np.ndarray) -> Any:
+        """What the refs of a photo, uint8 (H, W, 3), share."""
+        raise NotImplementedError
+
+    def make(self, shared: Any, response: torch.Tensor, name: str) -> bool:
+        """Write a ref's files; returns whether anything was found. response: float32 (H, W), at least 0."""
+        raise NotImplementedError
+
+    def __getitem__(self, refs: PhotoRefs) -> dict[str, str | Exception]:
+        """Make the files of a photo's refs. Returns for each "made", "empty" (nothing found) or why it is refused."""
+        path, names = refs
+        try:
+            photo = np.array(read_photo(path))
+            shared = self.prepare(photo)
+        except REFUSALS as error:
+            return dict.fromkeys(names, error)
+        outcomes: dict[str, str | Exception] = {}
+        for name in names:
+            try:
+                response = torch.from_numpy(read_response(self.map_dir, name, photo.shape[:2]))
+                outcomes[name] = "made" if self.make(shared, response.to(self.device), name) else "empty"
+            except REFUSALS as error:
+                outcomes[name] = error
+        return outcomes
+
+    def run(self, work_space: Path, resume: bool, workers: int) -> None:
+        """Make the files of every ref or, to resume, of those that lack them; log how many were made and refused.
+
+        On a CPU, up to `workers` processes make them. Raises WriteError (on a full disk all others would fail too), and
+        UserError if all refs were refused.
+        """
+        names = [name for _, refs in self.photos for name in refs]
+        maps = [map_path(self.map_dir, name) for name in names]
+        if not any(file.is_file() for file in maps):
+            hint = "check --cam_out_dir, or write them with validate.py --prms --cam_save_dir ..."
+            raise UserError(f"{self.map_dir} holds no response map of --train_list; {hint}")
+        made_from = self.settings() | {"response maps": fingerprint(maps)}
+        old = [path(self.folder, name) for name in names for path in self.paths]
+        start_pass(work_space / f"{self.title}.json", made_from, old, resume)
+        last = self.paths[0]  # where it is there, the ref is finished
+        left = [(path, [n for n in refs if not last(self.folder, n).is_file()]) for path, refs in shard(self.photos)]
+        left = [(path, refs) for path, refs in left if refs]
+        if self.device.type == "cpu":
+            workers = min(workers, usable_cores(), len(left))
+            torch.set_num_threads(1)  # as in every worker: a convolution's last bits depend on the number of threads
+        else:
+            workers = 0
+        counts: Counter = Counter()
+        loader = DataLoader(self, sampler=left, batch_size=None, num_workers=workers)
+        for outcomes in tqdm(loader, self.title, unit="photo", disable=None if is_main() else True):
+            for name, outcome in outcomes.items():
+                if isinstance(outcome, WriteError):
+                    raise outcome
+                if isinstance(outcome, Exception):
+                    tqdm.write(f"{self.title}: {name} refused: {one_line(outcome)}", file=sys.stderr)
+                counts["refused" if isinstance(outcome, Exception) else outcome] += 1
+        counts = sum(all_gather(counts), Counter())
+        kept, refused = len(names) - counts.total(), counts["refused"]
+        made = counts["made"] + counts["empty"]
+        log(f"{self.title}: {made} made ({counts['empty']} empty), {kept} kept, {refused} refused")
+        if refused == len(names):
+            raise UserError(f"{self.title}: all {refused} refs were refused; the lines above say why")
 
 
 class Crops(Dataset):

@@ -68,8 +68,6 @@ def upsample_scores(walked: torch.Tensor, size: tuple[int, int]) -> torch.Tensor
 
     All 0 if nothing is positive; the published code makes a mask of the whole photo then.
     """
-    if not len(walked):
-        return torch.zeros(0, *size, device=walked.device)
     scores = F.interpolate(walked.float()[None], scale_factor=4, mode="bilinear", align_corners=False)[0]
     scores = scores[:, : size[0], : size[1]]
     largest = scores.max()
@@ -81,8 +79,6 @@ def strongest(scores: torch.Tensor, threshold: float) -> torch.Tensor:
 
     scores: float32 (K, H, W), 0..1. Returns bool (K, H, W); their union is where any score exceeds the threshold.
     """
-    if not len(scores):
-        return scores > threshold
     best, instance = scores.max(dim=0)
     numbers = torch.arange(len(scores), device=scores.device)[:, None, None]
     return (instance == numbers) & (best > threshold)

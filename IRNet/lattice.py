@@ -6,24 +6,36 @@ d + 1 axes, and the points read the result back. Cost and memory are linear in N
 
 import math
 import warnings
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 
-@dataclass
 class Lattice:
-    """A lattice ready to filter. M vertices, N points, d features.
+    """The lattice of `features`, float32 (d, N), in units of the Gaussian's standard deviation. It has M vertices."""
 
-    splat: sparse (M + 1, N); row M is a vertex that stays 0: every neighbour that does not exist.
-    slice_: sparse (N, M + 1), the transpose of `splat`.
-    neighbours: int (d + 1, 2, M + 1), the two neighbours of every vertex along every axis.
-    """
-
-    splat: torch.Tensor
-    slice_: torch.Tensor
-    neighbours: torch.Tensor
+    def __init__(self, features: torch.Tensor):
+        points = features.shape[1]
+        # Whole blocks of four points, as in pydensecrf: the padding carries no weight, but its vertices exist.
+        origin, rank, weights = _enclosing_simplices(F.pad(features, (0, -points % 4)))
+        weights[:, points:] = 0
+        keys, strides = _vertex_keys(origin, rank)
+        corners, filled = keys.shape  # d + 1, N4
+        # One stable sort of the keys numbers the vertices and orders the entries of the splat matrix.
+        ordered, order = keys.flatten().sort(stable=True)
+        new = torch.ones_like(ordered, dtype=torch.bool)
+        torch.ne(ordered[1:], ordered[:-1], out=new[1:])
+        vertices = ordered[new]
+        # Row M of the splat matrix is empty: a vertex that stays 0 stands for every neighbour that does not exist.
+        starts = torch.cat([new.nonzero()[:, 0], order.new_full((2,), len(ordered))])
+        columns = (order % filled).clamp_(max=points - 1)
+        self.splat = _csr(starts, columns, weights.flatten()[order], (len(vertices) + 1, points))
+        vertex = new.cumsum(0).sub_(1)
+        corner = torch.empty_like(order).scatter_(0, order, vertex).view(corners, filled)[:, :points]
+        starts = torch.arange(points + 1, device=keys.device) * corners
+        values = weights[:, :points].t().flatten()
+        self.slice = _csr(starts, corner.t().flatten(), values, (points, len(vertices) + 1))  # the transpose of splat
+        self.neighbours = _neighbours(vertices, strides)
 
     def filter(self, values: torch.Tensor) -> torch.Tensor:
         """The Gaussian sum over all points, up to a constant factor. values, result: float32 (N, C)."""
@@ -31,38 +43,7 @@ class Lattice:
         for lower, upper in self.neighbours:
             sides = vertices.index_select(0, lower).add_(vertices.index_select(0, upper))
             vertices.add_(sides, alpha=0.5)
-        return self.slice_ @ vertices
-
-
-def build_lattice(features: torch.Tensor) -> Lattice:
-    """The lattice of `features`, float32 (d, N), in units of the Gaussian's standard deviation."""
-    points = features.shape[1]
-    # Whole blocks of four points, as in pydensecrf: the padding carries no weight, but its vertices exist.
-    origin, rank, weights = _enclosing_simplices(F.pad(features, (0, -points % 4)))
-    weights[:, points:] = 0
-    keys, strides = _vertex_keys(origin, rank)
-    corners, filled = keys.shape  # d + 1, N4
-    # One stable sort of the keys numbers the vertices and orders the entries of the splat matrix.
-    ordered, order = keys.flatten().sort(stable=True)
-    new = torch.ones_like(ordered, dtype=torch.bool)
-    torch.ne(ordered[1:], ordered[:-1], out=new[1:])
-    vertices, starts = ordered[new], new.nonzero()[:, 0]
-    end = starts.new_full((2,), len(ordered))  # the row of the vertex that stays 0 is empty
-    splat = _csr(
-        torch.cat([starts, end]),
-        (order % filled).clamp_(max=points - 1),
-        weights.flatten()[order],
-        (len(vertices) + 1, points),
-    )
-    vertex = new.cumsum(0).sub_(1)
-    corner = torch.empty_like(order).scatter_(0, order, vertex).view(corners, filled)[:, :points]
-    slice_ = _csr(
-        torch.arange(points + 1, device=keys.device) * corners,
-        corner.t().flatten(),
-        weights[:, :points].t().flatten(),
-        (points, len(vertices) + 1),
-    )
-    return Lattice(splat, slice_, _neighbours(vertices, strides))
+        return self.slice @ vertices
 
 
 def _enclosing_simplices(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -121,7 +102,7 @@ def _vertex_keys(origin: torch.Tensor, rank: torch.Tensor) -> tuple[torch.Tensor
 
 
 def _neighbours(vertices: torch.Tensor, strides: torch.Tensor) -> torch.Tensor:
-    """int32 (d + 1, 2, M + 1); M where there is none. vertices: the packed keys, ascending."""
+    """Every vertex's two along every axis, int32 (d + 1, 2, M + 1); M for none. vertices: packed keys, ascending."""
     count = len(vertices)
     result = vertices.new_full((len(strides), 2, count + 1), count, dtype=torch.int32)
     for axis, stride in enumerate(strides):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -16,7 +16,6 @@ from utils.errors import UserError
 BACKBONES = ("resnet50", "resnet-toy")
 EDGE_UPSAMPLING = (1, 1, 2, 4, 4)
 STRIDE = 4  # of both outputs
-HINT = "make it with --train_irn_pass True"
 TOY_WEIGHTS = Path(__file__).parent.parent / "toy" / "resnet.pt"
 
 
@@ -54,8 +53,8 @@ class EdgeBranch(nn.Module):
 
     def forward(self, stages: list[torch.Tensor]) -> torch.Tensor:
         """stages: x1..x5, (B, C_i, H_i, W_i). Returns (B, 1, h, w)."""
-        size = stages[1].shape[-2:]
-        maps = [cut(level(stage), size) for level, stage in zip(self.levels, stages, strict=True)]
+        h, w = stages[1].shape[-2:]
+        maps = [level(stage)[..., :h, :w] for level, stage in zip(self.levels, stages, strict=True)]
         return self.logit(torch.cat(maps, dim=1))
 
 
@@ -71,10 +70,10 @@ class DisplacementBranch(nn.Module):
 
     def forward(self, stages: list[torch.Tensor]) -> torch.Tensor:
         """stages: x1..x5, (B, C_i, H_i, W_i). Returns (B, 2, h, w)."""
-        fine, coarse = stages[1].shape[-2:], stages[2].shape[-2:]
+        (h, w), (deep_h, deep_w) = stages[1].shape[-2:], stages[2].shape[-2:]
         d1, d2, *deep = (level(stage) for level, stage in zip(self.levels, stages, strict=True))
-        merged = self.deep(torch.cat([cut(d, coarse) for d in deep], dim=1))
-        return self.merge(torch.cat([d1, d2, cut(merged, fine)], dim=1))
+        merged = self.deep(torch.cat([d[..., :deep_h, :deep_w] for d in deep], dim=1))
+        return self.merge(torch.cat([d1, d2, merged[..., :h, :w]], dim=1))
 
 
 def normed(inputs: int, outputs: int, groups: int, upsampling: int = 1) -> nn.Sequential:
@@ -83,11 +82,6 @@ def normed(inputs: int, outputs: int, groups: int, upsampling: int = 1) -> nn.Se
     if upsampling > 1:
         layers.append(nn.Upsample(scale_factor=upsampling, mode="bilinear", align_corners=False))
     return nn.Sequential(*layers, nn.ReLU())
-
-
-def cut(maps: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    """The top left of maps (..., H, W), (..., *size)."""
-    return maps[..., : size[0], : size[1]]
 
 
 class EdgeDisplacement(nn.Module):
@@ -131,15 +125,15 @@ def build_network(backbone: str, pretrained: bool = False) -> EdgeDisplacement:
     With `pretrained` the backbone has torchvision's ImageNet weights, or those that `toy.make_clip` trained; else
     random ones. UserError if `backbone` is unknown or its weights cannot be had.
     """
+    if backbone not in BACKBONES:
+        raise UserError(f"there is no backbone '{backbone}'; choose one of {', '.join(BACKBONES)}")
     if backbone == "resnet50":
         return EdgeDisplacement(_resnet50(pretrained))
-    if backbone == "resnet-toy":
-        toy = toy_backbone()
-        if pretrained:
-            hint = "make it with: bash scripts/make_toy_clip.sh"
-            fill(toy, load_checkpoint(TOY_WEIGHTS, hint), TOY_WEIGHTS, hint)
-        return EdgeDisplacement(toy)
-    raise UserError(f"there is no backbone '{backbone}'; choose one of {', '.join(BACKBONES)}")
+    toy = toy_backbone()
+    if pretrained:
+        hint = "make it with: bash scripts/make_toy_clip.sh"
+        fill(toy, load_checkpoint(TOY_WEIGHTS, hint), TOY_WEIGHTS, hint)
+    return EdgeDisplacement(toy)
 
 
 def _resnet50(pretrained: bool) -> Backbone:
@@ -175,20 +169,15 @@ def toy_backbone() -> Backbone:
     return Backbone(stem, layers, channels)
 
 
-def read_checkpoint(path: Path, hint: str) -> dict[str, Any]:
-    """A checkpoint of IRNet: `backbone` (a name), `network` (a state dict) and, of an unfinished training, its state.
+def load_network(path: Path) -> EdgeDisplacement:
+    """The network of a checkpoint, which holds `backbone` (a name) and `network` (a state dict).
 
-    UserError with `hint` if it is absent, damaged or something else.
+    In evaluation mode, on the CPU. UserError if the file is absent, damaged or something else.
     """
+    hint = "make it with --train_irn_pass True"
     content = load_checkpoint(path, hint)
     if not {"backbone", "network"} <= content.keys() or not isinstance(content["network"], dict):
         raise UserError(f"{path} is not a checkpoint of IRNet; {hint}")
-    return content
-
-
-def load_network(path: Path) -> EdgeDisplacement:
-    """The trained network of a checkpoint, in evaluation mode, on the CPU; UserError if it cannot be loaded."""
-    content = read_checkpoint(path, HINT)
     network = build_network(content["backbone"])
-    fill(network, content["network"], path, HINT)
+    fill(network, content["network"], path, hint)
     return network.eval()

@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from IRNet.cam_to_ir_label import LabelPhotos, make_ir_labels
+from IRNet.cam_to_ir_label import LabelPass
 from IRNet.data import photos_of
-from IRNet.make_ins_seg import MaskPhotos, make_pseudo_masks, show_pseudo_masks
+from IRNet.make_ins_seg import MaskPass, show_pseudo_masks
 from IRNet.network import BACKBONES, load_network
 from IRNet.train_irn import SMALLEST_CROP, Schedule, train_irn
 from utils.distributed import end_processes, init_processes, is_main
@@ -120,8 +120,8 @@ def run(args: argparse.Namespace) -> None:
             if is_main() and not args.resume and getattr(args, f"{name}_pass"):
                 (args.work_space / f"{name}.json").unlink(missing_ok=True)
         if args.cam_to_ir_label_pass:
-            labels = LabelPhotos(photos, map_dir, label_dir, args.conf_fg_thres, args.conf_bg_thres, device)
-            make_ir_labels(labels, args.work_space, args.resume, args.num_workers)
+            labels = LabelPass(photos, map_dir, label_dir, device, args.conf_fg_thres, args.conf_bg_thres)
+            labels.run(args.work_space, args.resume, args.num_workers)
         if args.train_irn_pass:
             schedule = Schedule(
                 backbone=args.backbone,
@@ -136,8 +136,8 @@ def run(args: argparse.Namespace) -> None:
         if args.make_ins_seg_pass:
             network = load_network(checkpoint).to(device)
             settings = (args.beta, args.exp_times, args.ins_seg_bg_thres, args.save_instances)
-            masks = MaskPhotos(photos, network, map_dir, mask_dir, *settings, device)
-            make_pseudo_masks(masks, checkpoint, args.work_space, args.resume, args.num_workers)
+            masks = MaskPass(photos, map_dir, mask_dir, device, checkpoint, network, *settings)
+            masks.run(args.work_space, args.resume, args.num_workers)
             show_pseudo_masks(masks, label_dir, args.work_space)
         end_processes()
 

@@ -16,12 +16,12 @@ from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dataset.artifacts import label_path
+from dataset.artifacts import png_path
 from IRNet.data import Crops, PhotoRefs
 from IRNet.losses import RADIUS, affinity_displacement_losses
-from IRNet.network import STRIDE, EdgeDisplacement, build_network, read_checkpoint
+from IRNet.network import STRIDE, EdgeDisplacement, build_network
 from IRNet.resume import START_OVER, fingerprint, start_pass
-from utils.checkpoint import fill, save_checkpoint
+from utils.checkpoint import fill, load_checkpoint, save_checkpoint
 from utils.distributed import all_gather, barrier, is_main, shard, usable_cores, world_size
 from utils.errors import UserError
 from utils.log import log
@@ -58,7 +58,7 @@ def train_irn(
     To resume, a finished checkpoint is kept, and an unfinished training continues after its last epoch.
     """
     refs = [(name, path) for path, names in photos for name in names]
-    items = [(name, path) for name, path in refs if label_path(label_dir, name).is_file()]
+    items = [(name, path) for name, path in refs if png_path(label_dir, name).is_file()]
     schedule = replace(schedule, batch_size=min(schedule.batch_size, len(items)))
     if not items:
         raise UserError(f"{label_dir} holds no IR label of --train_list; run --cam_to_ir_label_pass True")
@@ -67,7 +67,7 @@ def train_irn(
     if len(items) < len(refs):
         log(f"train_irn: {len(refs) - len(items)} refs have no IR label and are left out")
     part = checkpoint.with_name(f"{checkpoint.name}.part")
-    labels = fingerprint(label_path(label_dir, name) for name, _ in items)
+    labels = fingerprint(png_path(label_dir, name) for name, _ in items)
     made_from = asdict(schedule) | {"irn_weights_name": checkpoint.name, "IR labels": labels}
     start_pass(work_space / "train_irn.json", made_from, [checkpoint, part], resume)
     if checkpoint.is_file():
@@ -90,7 +90,7 @@ def train(
     optimizer = build_optimizer(network, schedule.learning_rate, schedule.weight_decay)
     done = 0
     if part.is_file():
-        content = read_checkpoint(part, START_OVER)
+        content = load_checkpoint(part, START_OVER)
         fill(network, content["network"], part, START_OVER)
         optimizer.load_state_dict(content["optimizer"])
         done = content["epoch"]
@@ -109,7 +109,7 @@ def train(
             save_checkpoint(part, content | {"optimizer": optimizer.state_dict(), "epoch": epoch + 1})
     plain = Crops(items, label_dir, schedule.crop_size, schedule.seed, epoch=None)
     loader = batch_loader(plain, list(range(len(items))), schedule.batch_size, workers)
-    network.mean_displacement.copy_(mean_displacement(network.eval(), loader, schedule.batch_size, device))
+    network.mean_displacement.copy_(mean_displacement(network.eval(), loader, device))
     return network
 
 
@@ -161,12 +161,9 @@ def train_step(
 
 
 @torch.no_grad()
-def mean_displacement(network: nn.Module, loader: DataLoader, batch_size: int, device: torch.device) -> Tensor:
-    """The mean over pixels and photos of a batch, then over batches; float32 (2,), y and x.
-
-    batch_size: of all processes together; the loader has this process's part of every batch.
-    """
-    sums = torch.zeros(2, dtype=torch.float64)
+def mean_displacement(network: nn.Module, loader: DataLoader, device: torch.device) -> Tensor:
+    """The mean over all pixels and over the photos of all processes; float32 (2,), y and x."""
+    own = []
     for photos, _ in tqdm(loader, "train_irn, mean displacement", disable=None if is_main() else True):
-        sums += network(photos.to(device)).displacement.mean(dim=(2, 3)).double().cpu().sum(dim=0)
-    return (sum(all_gather(sums)) / (batch_size * len(loader))).float()
+        own.append(network(photos.to(device)).displacement.mean(dim=(2, 3)).double().cpu())
+    return torch.cat(sum(all_gather(own), [])).mean(dim=0).float()

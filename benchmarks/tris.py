@@ -148,7 +148,7 @@ def evaluation(count: int, with_prms: bool, setting: Setting) -> Pair:
     """Maps and outcomes of one photo with one ref of `count` sentences, without or with PRMS."""
     height, width = setting.photo_size
     box = (0.2 * width, 0.2 * height, 0.7 * width, 0.8 * height)
-    reference = Reference(0, 0, 0, "", height, width, tuple(sentences(count)), box)
+    reference = Reference(0, 0, 0, "", setting.photo_size, tuple(sentences(count)), box)
     target = Target(reference, rasterise([triangle(height, width)], height, width), box, setting.photo_size)
     torch.manual_seed(1)
     batch = EvalBatch(
@@ -208,7 +208,7 @@ def loading(setting: Setting) -> Pair:
     pixels = (smooth(1, 3, height, width)[0] * 40 + 128).clamp(0, 255).byte().permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(setting.folder / "0.jpg", quality=90)
     references = [
-        Reference(index, index, 0, "0.jpg", height, width, (text,), segmentation=[triangle(height, width)])
+        Reference(index, index, 0, "0.jpg", (height, width), (text,), segmentation=[triangle(height, width)])
         for index, text in enumerate(sentences(16))
     ]
     split = Split("benchmark", "train", setting.folder, references)

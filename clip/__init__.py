@@ -1,6 +1,6 @@
 """CLIP's encoders and tokens: a thin adapter over open_clip, whose parameter names are OpenAI's."""
 
-from clip.encoders import encode_image, encode_text, image_pyramid, pyramid_channels, without_padding
+from clip.encoders import encode_text, image_pyramid, pyramid_channels, without_padding
 from clip.loading import build_clip, check_clip_name
 from clip.tokens import count_tokens, tokenize
 
@@ -8,7 +8,6 @@ __all__ = [
     "build_clip",
     "check_clip_name",
     "count_tokens",
-    "encode_image",
     "encode_text",
     "image_pyramid",
     "pyramid_channels",

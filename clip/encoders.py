@@ -1,4 +1,4 @@
-"""What the project needs from a CLIP model: an image pyramid, text features of any length, image embeddings.
+"""What the project needs from CLIP beside its `encode_image`: an image pyramid, and text features of any length.
 
 These are functions rather than a wrapping module, so that a CLIP inside another network keeps its published parameter
 names.
@@ -52,8 +52,3 @@ def without_padding(tokens: torch.Tensor) -> torch.Tensor:
     Finding that column synchronises with the device.
     """
     return tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
-
-
-def encode_image(model: open_clip.CLIP, images: torch.Tensor) -> torch.Tensor:
-    """Embeddings (B, D), not normalised, of images (B, 3, R, R), where R is the image tower's resolution."""
-    return model.visual(images)

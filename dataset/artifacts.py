@@ -7,7 +7,7 @@
 <cam dir>/<name>.npz            the scores that it follows from, hundreds of times smaller, see `write_scores`
 <ir_label dir>/<name>.png       IRNet's training label, uint8 (H, W): 0 background, 1 foreground, 255 unknown
 <ins_seg dir>/<name>.png        pseudo mask, uint8 (H, W): 0 background, 255 foreground
-<ins_seg dir>/<name>.json       its instances, see `write_instances`
+<ins_seg dir>/<name>.json       its instances, see `write_mask`
 """
 
 from pathlib import Path
@@ -114,39 +114,19 @@ def _map_from_scores(stored: np.lib.npyio.NpzFile) -> np.ndarray:
     return at_photo_size(full_maps(scores[None, None], input_size), photo_size)[0].numpy()
 
 
-def label_path(folder: str | Path, name: str) -> Path:
-    """The file of a ref's IR label."""
+def png_path(folder: str | Path, name: str) -> Path:
+    """The file of a ref's IR label or pseudo mask."""
     return Path(folder) / f"{name}.png"
 
 
 def write_label(folder: str | Path, name: str, label: np.ndarray) -> None:
     """Save an IR label, uint8 (H, W) of `BACKGROUND`, `FOREGROUND` and `UNKNOWN`."""
-    _write_png(label_path(folder, name), label)
+    _write_png(folder, name, label)
 
 
 def read_label(folder: str | Path, name: str) -> np.ndarray:
     """An IR label, uint8 (H, W) of `BACKGROUND`, `FOREGROUND` and `UNKNOWN`."""
-    return _read_png(label_path(folder, name), "make it with IRNet/run_sample_refer.py --cam_to_ir_label_pass True")
-
-
-def mask_path(folder: str | Path, name: str) -> Path:
-    """The file of a ref's pseudo mask."""
-    return Path(folder) / f"{name}.png"
-
-
-def write_mask(folder: str | Path, name: str, mask: np.ndarray) -> None:
-    """Save a pseudo mask, bool (H, W)."""
-    _write_png(mask_path(folder, name), np.where(mask, 255, 0))
-
-
-def read_mask(folder: str | Path, name: str, size: tuple[int, int] | None = None) -> np.ndarray:
-    """A pseudo mask, bool (H, W); UserError where it does not have the `size` (H, W) of its photo, if that is given."""
-    path, hint = mask_path(folder, name), "make it with IRNet/run_sample_refer.py --make_ins_seg_pass True"
-    mask = _read_png(path, hint) > 0
-    if size is not None and mask.shape != size:
-        sizes = f"{mask.shape[0]} x {mask.shape[1]}, its photo {size[0]} x {size[1]}"
-        raise UserError(f"the pseudo mask {path} is {sizes}; remove it and {hint}")
-    return mask
+    return _read_png(folder, name, "make it with IRNet/run_sample_refer.py --cam_to_ir_label_pass True")
 
 
 def instances_path(folder: str | Path, name: str) -> Path:
@@ -154,17 +134,33 @@ def instances_path(folder: str | Path, name: str) -> Path:
     return Path(folder) / f"{name}.json"
 
 
-def write_instances(folder: str | Path, name: str, instances: list[dict]) -> None:
-    """Save the instances of a pseudo mask: dictionaries with `segmentation` (COCO's RLE), `score`, `instance`."""
-    write_json(instances_path(folder, name), instances)
+def write_mask(folder: str | Path, name: str, mask: np.ndarray, instances: list[dict] | None = None) -> None:
+    """Save a pseudo mask, bool (H, W); first its instances, if given, because a ref that has a mask counts as finished.
+
+    instances: dictionaries with `segmentation` (COCO's RLE), `score` and `instance`.
+    """
+    if instances is not None:
+        write_json(instances_path(folder, name), instances)
+    _write_png(folder, name, np.where(mask, 255, 0))
 
 
-def _write_png(path: Path, pixels: np.ndarray) -> None:
-    with atomic_write(path) as file:
+def read_mask(folder: str | Path, name: str, size: tuple[int, int] | None = None) -> np.ndarray:
+    """A pseudo mask, bool (H, W); UserError where it does not have the `size` (H, W) of its photo, if that is given."""
+    hint = "make it with IRNet/run_sample_refer.py --make_ins_seg_pass True"
+    mask = _read_png(folder, name, hint) > 0
+    if size is not None and mask.shape != size:
+        sizes = f"{mask.shape[0]} x {mask.shape[1]}, its photo {size[0]} x {size[1]}"
+        raise UserError(f"the pseudo mask {png_path(folder, name)} is {sizes}; remove it and {hint}")
+    return mask
+
+
+def _write_png(folder: str | Path, name: str, pixels: np.ndarray) -> None:
+    with atomic_write(png_path(folder, name)) as file:
         Image.fromarray(pixels.astype(np.uint8)).save(file, format="PNG", optimize=True)
 
 
-def _read_png(path: Path, hint: str) -> np.ndarray:
+def _read_png(folder: str | Path, name: str, hint: str) -> np.ndarray:
+    path = png_path(folder, name)
     try:
         with opened(path, ["PNG"]) as image:
             return np.asarray(image.convert("L"))

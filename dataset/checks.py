@@ -3,7 +3,7 @@
 from pathlib import PureWindowsPath
 from typing import Any
 
-from utils.errors import UserError, reason, shown
+from utils.errors import UserError, shown
 
 
 def checked_sentences(sentences: Any, where: str) -> tuple[str, ...]:
@@ -32,13 +32,11 @@ def checked_path(path: Any, where: str, what: str = "photo") -> str:
 
 
 def checked_name(value: Any, where: str) -> int | str:
-    """An id that names files: a whole number, or text without separators; UserError for any other."""
-    usable = isinstance(value, int) or (isinstance(value, str) and value.isprintable() and not set(value) & set("/\\"))
-    if not usable or value == "":
+    """An id that can name a file: a whole number of at most 18 digits, or text without separators; else UserError."""
+    if isinstance(value, str):
+        usable = value != "" and value.isprintable() and not set(value) & set("/\\")
+    else:
+        usable = isinstance(value, int) and abs(value) < 10**18
+    if not usable:
         raise UserError(f"{where} has an id that cannot name a file ({shown(value)}); use a number or plain text")
     return value
-
-
-def problem(error: Exception) -> str:
-    """What is wrong with an entry that raised `error` when it was read: the key that it lacks, or the error's words."""
-    return f"no {error}" if isinstance(error, KeyError) else reason(error)

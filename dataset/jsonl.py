@@ -47,18 +47,18 @@ def _reference(index: int, line: bytes, where: str, root: Path, image_ids: dict[
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not a JSON object ({reason(error)}); {FORM}") from None
     photo = checked_path(entry.get("image"), where)
-    height, width, box, mask = None, None, None, entry.get("mask")
+    size, box, mask = None, None, entry.get("mask")
     if isinstance(mask, str):
         mask = root / checked_path(mask, where, "mask")
     if mask is not None:
         try:
             with opened(root / photo) as picture:  # reads its header alone
-                height, width = picture.height, picture.width
+                size = (picture.height, picture.width)
             if entry.get("bbox") is not None:
                 x, y, w, h = (float(value) for value in entry["bbox"])
                 box = (x, y, x + w, y + h)
             else:
-                rows, columns = np.nonzero(rasterise(mask, height, width))
+                rows, columns = np.nonzero(rasterise(mask, *size))
                 if not rows.size:
                     raise ValueError("the mask is empty")
                 box = tuple(map(float, (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)))
@@ -70,8 +70,7 @@ def _reference(index: int, line: bytes, where: str, root: Path, image_ids: dict[
         ref_id=index,
         image_id=image_ids.setdefault(photo, len(image_ids)),
         photo=photo,
-        height=height,
-        width=width,
+        size=size,
         sentences=checked_sentences(entry.get("sentences"), where),
         box=box,
         segmentation=mask,

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dataset.checks import checked_name, checked_path, checked_sentences, problem
+from dataset.checks import checked_name, checked_path, checked_sentences
 from dataset.references import Reference, Split
 from dataset.unpickle import read_pickle
-from utils.errors import UserError, shown
+from utils.errors import UserError, reason, shown
 
 PHOTOS = "train2014"  # the folder of photos, below the data folder
 DOWNLOAD = "fetch the annotations with scripts/download_data.sh (see data/README.md)"
@@ -23,7 +23,7 @@ def read_refcoco(dataset: str, root: Path, split_by: str, splits: Sequence[str])
         wanted = {ref["ann_id"] for part in chosen.values() for ref in part}
         known = ", ".join(sorted({ref["split"] for ref in refs}))
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is not a list of refs ({problem(error)}); {DOWNLOAD}") from None
+        raise UserError(f"{file} is not a list of refs ({reason(error)}); {DOWNLOAD}") from None
     for split, part in chosen.items():
         if not part:
             raise UserError(f"{file} has no split '{split}'; it has {known}")
@@ -56,28 +56,26 @@ def _read_instances(file: Path, wanted: set[int]) -> tuple[dict[int, dict], dict
     except FileNotFoundError:
         raise UserError(f"{file} is not there; {DOWNLOAD}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{file} is not a COCO annotation file ({problem(error)}); {DOWNLOAD}") from None
+        raise UserError(f"{file} is not a COCO annotation file ({reason(error)}); {DOWNLOAD}") from None
 
 
 def _reference(index: int, ref: dict, images: dict[int, dict], annotations: dict[int, dict], file: Path) -> Reference:
     where = f"{file}: ref {shown(ref.get('ref_id'))}"
     try:
-        for kind, entry_id, known in (("image", ref["image_id"], images), ("annotation", ref["ann_id"], annotations)):
-            if entry_id not in known:
-                raise UserError(f"{where} names {kind} {shown(entry_id)}, which is not in instances.json; {DOWNLOAD}")
         image, annotation = images[ref["image_id"]], annotations[ref["ann_id"]]
         x, y, w, h = (int(value) for value in annotation["bbox"])  # kept quirk: cut to integers before adding
         return Reference(
             index=index,
-            ref_id=ref["ref_id"],
+            ref_id=checked_name(ref["ref_id"], where),
             image_id=checked_name(ref["image_id"], where),
             photo=checked_path(image["file_name"], where),
-            height=int(image["height"]),
-            width=int(image["width"]),
+            size=(int(image["height"]), int(image["width"])),
             sentences=checked_sentences([entry["sent"] for entry in ref["sentences"]], where),
             box=(x, y, x + w, y + h),
             segmentation=annotation["segmentation"],
             category=ref.get("category_id"),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{where} or its annotation is damaged ({problem(error)}); {DOWNLOAD}") from None
+        raise UserError(
+            f"{where}, its image or annotation is absent or damaged ({reason(error)}); {DOWNLOAD}"
+        ) from None

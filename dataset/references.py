@@ -13,8 +13,7 @@ class Reference:
     ref_id: int | str
     image_id: int | str
     photo: str  # path below the split's image root
-    height: int | None  # of the photo, in pixels; None where the annotations do not say
-    width: int | None
+    size: tuple[int, int] | None  # (H, W) of the photo, in pixels; None where the annotations do not say
     sentences: tuple[str, ...]
     box: tuple[float, float, float, float] | None = None  # x1, y1, x2, y2, in pixels
     segmentation: Any = None  # polygons or RLE as in the file, or the Path of a PNG; None: not annotated

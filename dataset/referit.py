@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from dataset.checks import checked_name, checked_sentences, problem
+from dataset.checks import checked_name, checked_sentences
 from dataset.references import Reference, Split
 from dataset.unpickle import read_pickle
-from utils.errors import UserError, shown
+from utils.errors import UserError, reason, shown
 
 PHOTOS = "images"  # the folder of photos, below the data folder
 DOWNLOAD = "fetch the annotations with scripts/download_data.sh referit (see data/README.md)"
@@ -31,11 +31,10 @@ def read_referit(root: Path, split: str) -> Split:
                 query, number = annotation["query"], len(references)
                 reference = Reference(
                     index=number,
-                    ref_id=annotation.get("ref_id", f"{image_id}_{number}"),
+                    ref_id=checked_name(annotation.get("ref_id", f"{image_id}_{number}"), where),
                     image_id=checked_name(image_id, where),
                     photo=f"{image_id}.jpg",
-                    height=height,
-                    width=width,
+                    size=(height, width),
                     sentences=checked_sentences([query] if isinstance(query, str) else query, where),
                     box=(x1, y1, x2, y2),
                     segmentation=annotation["segmentation"],
@@ -43,7 +42,7 @@ def read_referit(root: Path, split: str) -> Split:
                 if split == "train" or (x2 - x1) * (y2 - y1) > MIN_BOX_SHARE * width * height:
                     references.append(reference)
         except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
-            raise UserError(f"{where} is damaged ({problem(error)}); {DOWNLOAD}") from None
+            raise UserError(f"{where} is damaged ({reason(error)}); {DOWNLOAD}") from None
     if not references:
         raise UserError(f"{file} has no ref; {DOWNLOAD}")
     return Split("referit", split, root / PHOTOS, references)

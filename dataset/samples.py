@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from clip.tokens import tokenize
-from dataset.artifacts import mask_path, read_mask
+from dataset.artifacts import png_path, read_mask
 from dataset.masks import rasterise
 from dataset.photos import read_photo, resized, to_input
 from dataset.references import Reference, Split
@@ -56,9 +56,6 @@ class TrainSamples(Dataset):
     def __len__(self) -> int:
         return len(self.references)
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
     def __getitem__(self, index: int) -> dict[str, Any]:
         reference = self.references[index]
         random = np.random.default_rng([self.seed, self.epoch, index])
@@ -71,9 +68,7 @@ class TrainSamples(Dataset):
             "ref_id": str(reference.ref_id),
         }
         if self.pseudo_masks is not None:
-            known = reference.height is not None and reference.width is not None
-            size = (reference.height, reference.width) if known else None
-            mask = torch.from_numpy(read_mask(self.pseudo_masks, reference.name, size).astype(np.float32))
+            mask = torch.from_numpy(read_mask(self.pseudo_masks, reference.name, reference.size).astype(np.float32))
             sample["mask"] = F.interpolate(mask[None, None], (self.size, self.size), mode="nearest")[0]
         return sample
 
@@ -95,7 +90,7 @@ class TrainSamples(Dataset):
 
 def with_pseudo_masks(split: Split, folder: str | Path, skip_missing: bool) -> Split:
     """The refs of a split that have a pseudo mask; UserError where some have none and `skip_missing` is not set."""
-    found = [reference for reference in split.references if mask_path(folder, reference.name).is_file()]
+    found = [reference for reference in split.references if png_path(folder, reference.name).is_file()]
     missing = len(split.references) - len(found)
     if not found or (missing and not skip_missing):
         raise UserError(
@@ -114,7 +109,7 @@ def train_loader(samples: TrainSamples, batch_size: int, seed: int, workers: int
 def start_epoch(loader: DataLoader, epoch: int) -> None:
     """Order and draws of this epoch, counted from 0. Workers start anew with each epoch, so they know it."""
     loader.sampler.set_epoch(epoch)
-    loader.dataset.set_epoch(epoch)
+    loader.dataset.epoch = epoch
 
 
 @dataclass(frozen=True)
@@ -124,7 +119,7 @@ class Target:
     reference: Reference
     mask: np.ndarray | None  # bool (H, W)
     box: tuple[float, float, float, float] | None  # x1, y1, x2, y2, in pixels
-    size: tuple[int, int]  # (H, W) of the annotation, where it says, else of the photo
+    size: tuple[int, int]  # (H, W) of the photo
 
 
 @dataclass(frozen=True)
@@ -164,12 +159,13 @@ class EvalPhotos(Dataset):
         references = self.photos[number]
         photo = read_photo(self.split.photo_path(references[0]))
         sentences = [text for reference in references for text in reference.sentences]
-        targets = [Target(reference, None, None, (photo.height, photo.width)) for reference in references]
-        if self.masks:
-            targets = []
-            for reference in references:
-                size = (reference.height or photo.height, reference.width or photo.width)
-                targets.append(Target(reference, ground_truth(self.split, reference, size), reference.box, size))
+        targets = []
+        for reference in references:
+            if self.masks:
+                mask = ground_truth(self.split, reference, reference.size)
+                targets.append(Target(reference, mask, reference.box, reference.size))
+            else:
+                targets.append(Target(reference, None, None, (photo.height, photo.width)))
         return EvalBatch(
             images=to_input(resized(photo, self.size))[None],
             tokens=tokenize(sentences, self.query_length),

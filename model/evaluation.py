@@ -80,8 +80,8 @@ def evaluate_masks(split: Split, folder: str | Path) -> list[Outcome]:
     for reference in tqdm(shard(split.references), desc="masks", disable=None if is_main() else True, leave=False):
         if reference.segmentation is None or reference.box is None:
             raise UserError(f"split '{split.name}' has no mask for ref {reference.name}: it cannot be evaluated")
-        size = (reference.height, reference.width)
-        mask, truth = read_mask(folder, reference.name, size), ground_truth(split, reference, size)
+        mask = read_mask(folder, reference.name, reference.size)
+        truth = ground_truth(split, reference, reference.size)
         outcome = evaluate_response(mask.astype(np.float32), mask, truth, reference.box, reference.index, 0)
         outcomes += [outcome._replace(sentence=sentence) for sentence in range(len(reference.sentences))]
     return sorted(outcome for share in all_gather(outcomes) for outcome in share)

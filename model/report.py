@@ -135,7 +135,7 @@ def groups(split: Split) -> dict[str, dict[str, np.ndarray]]:
     for reference in split.references:
         count = len(reference.sentences)
         words += [len(text.split()) for text in reference.sentences]
-        shares += [ground_truth(split, reference, (reference.height, reference.width)).mean()] * count
+        shares += [ground_truth(split, reference, reference.size).mean()] * count
         rivals += [same[reference.photo, reference.category] - 1] * count
         positions += [bool(POSITION_WORD.search(text)) for text in reference.sentences]
     categories = all(reference.category is not None for reference in split.references)

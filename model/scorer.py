@@ -7,18 +7,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip import encode_image, encode_text, tokenize
+from clip import encode_text, tokenize
+from utils.errors import UserError
 from utils.maps import in_full_precision
 
 
 class Scorer(nn.Module):
     """CLIP without any trainable parameter; gradients flow through its image tower to the mask.
 
-    With `amp` its image tower computes in that precision.
+    With `amp` its image tower computes in that precision. UserError for the toy backbone, which embeds no images.
     """
 
     def __init__(self, clip_model: open_clip.CLIP, amp: torch.dtype | None = None):
         super().__init__()
+        if hasattr(clip_model.visual, "attnpool") and not clip_model.visual.attnpool.v_proj.weight.any():
+            raise UserError("this CLIP is stored without its attention pool and embeds no images; leave --scorer out")
         self.amp = amp
         self.clip = clip_model.eval().requires_grad_(False)
         size = clip_model.visual.image_size  # a pair for ViTs, a number for residual networks
@@ -38,7 +41,7 @@ class Scorer(nn.Module):
         The images are normalised, so a masked-out pixel is not black but the mean colour. Kept as published.
         """
         with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
-            embeddings = encode_image(self.clip, images * masks)
+            embeddings = self.clip.encode_image(images * masks)
         return F.normalize(in_full_precision(embeddings), dim=-1)
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ from dataset.photos import opened
 from dataset.references import Split
 from dataset.samples import ground_truth
 from toy.layouts import MARKER
-from utils.errors import UserError, run_script, shown
+from utils.errors import UserError, one_line, run_script, shown
 from utils.log import log
 from utils.options import Parser, add_data_set_options, query_length
 
@@ -35,7 +35,7 @@ def find_faults(split: Split, full: bool) -> Iterator[tuple[str, str]]:
     for number, (photo, reference) in enumerate(tqdm(photos.items(), "photos", disable=None, leave=False)):
         try:
             with opened(split.photo_path(reference)) as picture:
-                if (reference.height or picture.height, reference.width or picture.width) != picture.size[::-1]:
+                if reference.size not in (None, (picture.height, picture.width)):
                     yield f"photos have another size than annotated; {hint}", photo
                 if full or number % DECODED_EVERY == 0:
                     picture.load()
@@ -46,7 +46,7 @@ def find_faults(split: Split, full: bool) -> Iterator[tuple[str, str]]:
     for reference in tqdm(split.references, "masks", disable=None, leave=False):
         if reference.segmentation is not None:
             try:
-                if not ground_truth(split, reference, (reference.height, reference.width)).any():
+                if not ground_truth(split, reference, reference.size).any():
                     yield "masks are empty; correct or remove their refs", str(reference.ref_id)
             except UserError:
                 yield "masks are damaged; correct or remove their refs", str(reference.ref_id)
@@ -92,7 +92,7 @@ def main() -> None:
     faults = 0
     for name, published in splits.items():
         for line in check(args, name, published):
-            log(line)
+            log(one_line(line))
             faults += line.startswith("WRONG")
     log(f"{faults} lines above are WRONG" if faults else "nothing is wrong")
     sys.exit(bool(faults))

@@ -2,10 +2,9 @@
 
     python scripts/record_step.py OUTPUT NAME COMMAND ...
 
-A command that ends well leaves `OUTPUT/steps/NAME.json` with the step's rows of `OUTPUT/results.json`, which is put
-together from these files: one row per split in `OUTPUT/metrics/NAME.json`, where the command writes it, otherwise one
-without metrics. Exit status: the command's. SIGTERM is passed on to the command as SIGINT, which lets Python end its
-workers; Ctrl-C reaches the command by itself.
+Each step's rows of `OUTPUT/results.json` are also in `OUTPUT/steps/NAME.json`, written last, when the command has ended
+well: one row per split in `OUTPUT/metrics/NAME.json`, where the command writes it, otherwise one without metrics. Exit
+status: the command's. SIGTERM is passed on to it as SIGINT, which lets Python end its workers.
 """
 
 import resource
@@ -20,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from utils.errors import run_script
 from utils.files import read_json, write_json
 
-SIGNALS = {signal.SIGTERM, signal.SIGINT}
 HINT = "run the same command again"
 
 
@@ -29,11 +27,9 @@ def main() -> None:
     steps, metrics = Path(output) / "steps", Path(output) / "metrics" / f"{name}.json"
     metrics.unlink(missing_ok=True)
     started = time.monotonic()
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until there is a command to pass them on to
-    process = subprocess.Popen(command, preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS))
+    process = subprocess.Popen(command)
     signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGINT))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the command by itself
     status = process.wait()
     if status:
         sys.exit(128 - status if status < 0 else status)  # as a shell gives it
@@ -43,10 +39,12 @@ def main() -> None:
     }
     by_split = read_json(metrics, HINT) if metrics.exists() else {}
     rows = {name if len(by_split) == 1 else f"{name}_{split}": values | cost for split, values in by_split.items()}
-    write_json(steps / f"{name}.json", rows or {name: cost})
-    finished = sorted(steps.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
-    results = {row: values for file in finished for row, values in read_json(file, HINT).items()}
-    write_json(Path(output) / "results.json", results, indent=2)
+    rows = rows or {name: cost}
+    results = {}
+    for file in sorted(steps.glob("*.json"), key=lambda file: file.stat().st_mtime_ns):  # as they finished
+        results |= read_json(file, HINT)
+    write_json(Path(output) / "results.json", results | rows, indent=2)
+    write_json(steps / f"{name}.json", rows)
 
 
 if __name__ == "__main__":

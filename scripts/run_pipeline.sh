@@ -81,27 +81,28 @@ end_early() { # SIGNAL STATUS: let the running step end in an orderly way, then 
     exit "$2"
 }
 
-step() { # NAME COMMAND ...: run a step, unless its stamp says that this very command has finished
-    local name=$1 stamp=$output/steps/$1 command later="" dependent unfinished=() resume=() status=0
+step() { # NAME COMMAND ...: run a step, unless this very command has finished before
+    # steps/NAME holds the command from when it begins; record_step.py adds steps/NAME.json when it has finished.
+    local name=$1 begun=$output/steps/$1 finished=$output/steps/$1.json command later leftovers=() resume=() status=0
     [[ $only = *" $name "* ]] || return 0
     command=$(printf '%q ' python "${@:2}")
-    if [ "$(cat "$stamp" 2>/dev/null)" = "$command" ]; then
+    case $name in # what an interrupted run leaves
+        train_*) leftovers=("$output/${name#train_}/ckpt_last.pth") ;;
+        irnet) leftovers=("$output"/{irnet,ir_label,ins_seg}) ;;
+    esac
+    if [ "$(cat "$begun" 2>/dev/null)" != "$command" ]; then
+        rm -rf "${leftovers[@]}"
+    elif [ -e "$finished" ]; then
         echo "$name: finished before"
         return
+    elif [ -e "${leftovers:-}" ]; then
+        resume=(--resume)
     fi
-    case $name in # the steps that read its files, and what an interrupted run leaves
-        train_*) later=${STEPS#*"$name"} unfinished=("$output/${name#train_}/ckpt_last.pth") ;;
-        stage1_prms_train) later=${STEPS#*"$name"} ;;
-        irnet) later=${STEPS#*"$name"} unfinished=("$output"/{irnet,ir_label,ins_seg}) ;;
-    esac
-    for dependent in $later; do rm -f "$output/steps/$dependent"{,.json,.begun}; done
-    rm -f "$stamp"{,.json}
-    if [ "$(cat "$stamp.begun" 2>/dev/null)" = "$command" ]; then
-        [ ! -e "${unfinished:-}" ] || resume=(--resume)
-    else
-        rm -rf "${unfinished[@]}"
-        printf %s "$command" >"$stamp.begun"
+    rm -f "$finished"
+    if [[ $name =~ ^(train_.*|stage1_prms_train|irnet)$ ]]; then # later steps read its files
+        for later in ${STEPS#*"$name"}; do rm -f "$output/steps/$later"{,.json}; done
     fi
+    printf %s "$command" >"$begun"
 
     echo "$name: $command${resume[*]}"
     running=$name
@@ -111,7 +112,6 @@ step() { # NAME COMMAND ...: run a step, unless its stamp says that this very co
     wait $! || status=$?
     running=""
     [ "$status" = 0 ] || fail "the step $name ended with status $status, see above; then run the same command again"
-    mv "$stamp.begun" "$stamp"
 }
 
 validate() { # NAME SPLITS FLAGS ...

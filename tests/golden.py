@@ -25,19 +25,13 @@ def published_names(stage: int) -> dict[str, tuple[str, list[int]]]:
     return json.loads((REFERENCE / f"published_stage{stage}_names.json").read_text())
 
 
-def published_state_dict(stage: int) -> dict[str, torch.Tensor]:
-    """A checkpoint with the published names and shapes, filled with golden weights."""
-    return {
-        name: torch.from_numpy(np.array(golden_tensor(name, shape))).reshape(shape)
-        if dtype == "float32"
-        else torch.zeros(shape, dtype=getattr(torch, dtype))
-        for name, (dtype, shape) in published_names(stage).items()
-    }
-
-
 def load_golden(network: nn.Module, stage: int) -> nn.Module:
     """The network in evaluation mode with golden weights, put in through the published names."""
-    network.load_state_dict({our_name(name): tensor for name, tensor in published_state_dict(stage).items()})
+    weights = {}
+    for name, (dtype, shape) in published_names(stage).items():
+        values = golden_tensor(name, shape) if dtype == "float32" else np.zeros(shape, dtype)
+        weights[our_name(name)] = torch.from_numpy(np.array(values)).reshape(shape)
+    network.load_state_dict(weights)
     return network.eval()
 
 

@@ -37,19 +37,20 @@ class Run:
     """The pipeline in a process group of its own."""
 
     def __init__(self, world: Path, output: Path, *words: str):
-        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - for as long as the run
+        self.log = output.with_name(f"{output.name}.log")
         command = ["bash", "scripts/run_pipeline.sh", "refcocog", "umd", output, "--data_root", world]
-        self.process = subprocess.Popen(
-            [*command, "--splits", "test", *FLAGS, *words],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=self.log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*command, "--splits", "test", *FLAGS, *words],
+                cwd=ROOT,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def printed(self) -> str:
-        return "\n" + os.pread(self.log.fileno(), 1 << 20, 0).decode(errors="replace")
+        return "\n" + self.log.read_text(errors="replace")
 
     def finish(self) -> None:
         if self.process.wait():
@@ -70,19 +71,18 @@ class Run:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Every file that a run leaves, in a form that can be compared."""
+    """Every file that a run leaves, in a form that can be compared; stamps, which name the output, by name only."""
     return {str(file.relative_to(folder)): content(file) for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
 def content(file: Path) -> Any:
-    if file.suffix == ".pth":
-        return plain(torch.load(file, weights_only=True))
     if file.stem in STAMPS.get(file.parent.name, ()) or (file.parent.name == "steps" and not file.suffix):
         return None
-    if file.suffix == ".json":
-        return plain(json.loads(file.read_text()))
-    if file.suffix == ".jsonl":
-        return [plain(json.loads(line)) for line in file.read_text().splitlines()]
+    if file.suffix == ".pth":
+        return plain(torch.load(file, weights_only=True))
+    if file.suffix in (".json", ".jsonl"):
+        lines = file.read_text().splitlines() if file.suffix == ".jsonl" else [file.read_text()]
+        return [plain(json.loads(line)) for line in lines]
     return file.read_bytes()
 
 

@@ -82,12 +82,12 @@ def test_every_fault_is_named(damaged, check):
 
 def test_your_own_data(tmp_path, check):
     Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg")
-    lines = [{"image": name, "sentences": ["x"]} for name in ("a.jpg", "b.jpg")]
+    lines = [{"image": name, "sentences": ["x"]} for name in ("a.jpg", "b\n\x1b[2J.jpg")]  # clears the screen
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
     status, output, _ = check("jsonl", tmp_path)
     assert status == 1
     assert "note: 2 refs have no mask; they can be used for training and export" in output
-    assert "WRONG: 1 photos are not there; correct the paths, or put the photos there (b.jpg)" in output
+    assert "WRONG: 1 photos are not there; correct the paths, or put the photos there (b  [2J.jpg)" in output
     (tmp_path / "train.jsonl").write_text(json.dumps(lines[0]))
     assert check("jsonl", tmp_path)[0] == 0
 

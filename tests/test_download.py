@@ -12,13 +12,10 @@ import subprocess
 import threading
 import zipfile
 from io import BytesIO
-from urllib.parse import urlsplit
 
 import pytest
 
-import demo
-from tests.conftest import ROOT
-from utils.errors import UserError
+from tests.conftest import ROOT, run
 
 CONTENT = bytes(range(256)) * 40
 WEIGHTS = "/fawnliu/storage/releases/download/{}/{}"
@@ -37,31 +34,25 @@ class Files:
 
 def handler(state: Files):
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.do_GET(body=False)
-
-        def do_GET(self, body=True):
+        def do_GET(self):
             content = state.files.get(self.path)
-            wanted = self.headers.get("Range", "bytes=0-") if state.resumes else "bytes=0-"
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-            if body:
+            start = int(self.headers.get("Range", "bytes=0-")[6:-1]) if state.resumes else 0
+            if self.command == "GET":
                 state.asked.append(f"{self.headers['Host'].split(':')[0]}{self.path}")
                 state.ranges.append(start)
-            if content is None:
-                return self.reply(404, {"Content-Length": 0})
-            if start >= len(content):
-                return self.reply(416, {"Content-Range": f"bytes */{len(content)}", "Content-Length": 0})
-            extra = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
-            self.reply(206 if start else 200, {"Content-Length": len(content) - start, **extra})
-            if body:
-                self.wfile.write(content[start : start + state.cut])
-            return None
-
-        def reply(self, status, headers):
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, str(value))
+            if content is None or start >= len(content):
+                self.send_response(404 if content is None else 416)
+                self.end_headers()
+                return
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(content) - start))
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content[start : start + state.cut])
+
+        do_HEAD = do_GET  # noqa: N815
 
         def log_message(self, *_):
             pass
@@ -93,7 +84,6 @@ def internet(certificate, tmp_path, monkeypatch):
     home.mkdir()
     (home / ".curlrc").write_text("\n".join([*lines, f'cacert = "{certificate}"', 'noproxy = "*"']))
     monkeypatch.setenv("CURL_HOME", str(home))
-    state.url = f"http://127.0.0.1:{plain.server_port}"
     for server in (plain, tls):
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield state
@@ -129,27 +119,20 @@ def archive(**files) -> bytes:
     return content.getvalue()
 
 
-def test_a_checkpoint_is_announced_fetched_once_and_whole(internet, download):
-    internet.files[STAGE2] = CONTENT
-    status, printed, errors = download("weights", "stage2_refcocog_umd")
-    assert status == 0, errors
-    assert f"weights/stage2_refcocog_umd.pth: fetching 0 MB from https://github.com{STAGE2}" in printed
-    assert (download.root / "weights" / "stage2_refcocog_umd.pth").read_bytes() == CONTENT
-    assert files_in(download.root / "weights") == ["stage2_refcocog_umd.pth"]
-    status, printed, _ = download("weights", "stage2_refcocog_umd")
-    assert (status, printed) == (0, "weights/stage2_refcocog_umd.pth is already there\n")
-    assert len(internet.asked) == 1
-    assert f"github.com{STAGE2}" == demo.ADDRESS.removeprefix("https://")  # which the demo fetches
-
-
-def test_all_ten_published_checkpoints_are_asked_for_where_they_are(internet, download):
+def test_all_ten_published_checkpoints_are_fetched_once_from_where_they_are(internet, download):
     names = ["referit", "refcoco", "refcoco+", "refcocog_google", "refcocog_umd"]
     published = {f"stage{s}_{name}.pth": f"v1.0.{4 if s == 1 else 1}" for name in names for s in (1, 2)}
     internet.files = {WEIGHTS.format(release, file): file.encode() for file, release in published.items()}
+    status, printed, errors = download("weights", "stage2_refcocog_umd")
+    assert status == 0, errors
+    assert printed == f"weights/stage2_refcocog_umd.pth: fetching 0 MB from https://github.com{STAGE2}\n"
+    assert files_in(download.root / "weights") == ["stage2_refcocog_umd.pth"]
     assert download("weights", "refcoco+")[0] == 0
-    assert files_in(download.root / "weights") == ["stage1_refcoco+.pth", "stage2_refcoco+.pth"]
-    assert download("weights")[0] == 0
+    assert len(files_in(download.root / "weights")) == 3
+    status, printed, _ = download("weights")
+    assert (status, "weights/stage2_refcocog_umd.pth is already there\n" in printed) == (0, True)
     assert {f.name: f.read_text() for f in (download.root / "weights").iterdir()} == {name: name for name in published}
+    assert len(internet.asked) == 10
 
 
 @pytest.mark.parametrize(
@@ -248,13 +231,12 @@ def test_an_archive_that_is_damaged_or_reaches_out_of_its_folder(internet, downl
         assert not os.path.lexists("/tmp/tris-out")
 
 
-def test_the_demo_fetches_its_checkpoint(internet, tmp_path, capsys, monkeypatch):
-    internet.files["/x.pth"] = CONTENT
-    demo.fetch(f"{internet.url}/x.pth", tmp_path / "weights" / "x.pth")
-    assert (tmp_path / "weights" / "x.pth").read_bytes() == CONTENT
-    assert f"x.pth: fetching 0.0 MB from {internet.url}/x.pth" in capsys.readouterr().out
-    internet.cut = 4000
-    for address, what in ((f"{internet.url}/x.pth", "4000 of 10240 bytes"), ("http://127.0.0.1:9/y", "refused")):
-        with pytest.raises(UserError, match=f"{urlsplit(address).path} .*{what}.*download_weights.sh y$"):
-            demo.fetch(address, tmp_path / "weights" / "y.pth")
-    assert files_in(tmp_path / "weights") == ["x.pth"]
+def test_the_demo_downloads_its_checkpoint(internet, download, tmp_path, monkeypatch, capsys):
+    (download.root / "demo.py").symlink_to(ROOT / "demo.py")
+    file = download.root / "weights" / "stage2_refcocog_umd.pth"
+    for content, message in ((None, "could not be downloaded, see above; try again, or "), (CONTENT, "checkpoint")):
+        internet.files[STAGE2] = content
+        words = ["--img", ROOT / "figs" / "demo.png", "--text", "x"]
+        status, _, errors = run(download.root / "demo.py", *words, monkeypatch=monkeypatch, capsys=capsys)
+        assert (status, str(file) in errors, message in errors, errors.count("\n")) == (2, True, True, 1)
+    assert file.read_bytes() == CONTENT  # which is no checkpoint

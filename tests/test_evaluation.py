@@ -157,8 +157,7 @@ def test_stored_masks_have_no_metrics_of_a_maximum(tmp_path):
     """The true masks as pseudo masks: every IoU is 1, and nothing is said about a maximum that they do not have."""
     split = SPLITS["val"]
     for reference in split.references:
-        size = (reference.height, reference.width)
-        write_mask(tmp_path, reference.name, ground_truth(split, reference, size))
+        write_mask(tmp_path, reference.name, ground_truth(split, reference, reference.size))
     outcomes = evaluate_masks(split, tmp_path)
     assert [(o.reference, o.sentence) for o in outcomes] == [
         (r.index, sentence) for r in split.references for sentence in range(len(r.sentences))

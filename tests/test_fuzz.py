@@ -6,25 +6,16 @@ tries 200 times as many, different ones each time, in an hour or so.
 """
 
 import copy
-import io
-import json
 import os
-import pickle
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from dataset.artifacts import read_images, read_map
-from dataset.datasets import load_splits
 from dataset.masks import rasterise
-from dataset.samples import ground_truth
-from utils.checkpoint import fill, load_checkpoint
+from tests.small_files import FILES, write_good_files
 from utils.errors import UserError
 
 COMMON = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
@@ -40,60 +31,6 @@ ODD = st.one_of(
 # Bytes to put in the place of some at a share of the file; values to put in the place of one inside what it holds.
 EDITS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 9), st.binary(max_size=6)), min_size=1, max_size=4)
 CHANGES = st.lists(st.tuples(st.lists(st.integers(0, 30), max_size=6), ODD), min_size=1, max_size=3)
-
-PHOTO = {"image": "a.jpg", "sentences": ["x"]}
-POLYGONS, RUNS = [[0, 0, 4, 0, 4, 3, 0, 3]], {"size": [6, 8], "counts": [9, 39]}
-REF = {"ref_id": 1, "ann_id": 2, "image_id": 3, "split": "val", "sentences": [{"sent": "x"}], "category_id": 4}
-IMAGE = {"id": 3, "file_name": "a.jpg", "height": 6, "width": 8}
-INSTANCES = {"images": [IMAGE], "annotations": [{"id": 2, "bbox": [0, 0, 4, 3], "segmentation": POLYGONS}]}
-REFERIT = {"1": {"annotations": [{"query": ["x"], "bbox": [[0, 0, 4, 3]], "segmentation": [RUNS]}]}}
-
-
-def as_json(value):
-    return json.dumps(value, default=repr).encode()
-
-
-def as_lines(value):
-    return b"\n".join(map(as_json, value)) if isinstance(value, list) else as_json(value)
-
-
-def as_checkpoint(value):
-    torch.save(value, file := io.BytesIO())
-    return file.getvalue()
-
-
-def as_map(value):
-    """An .npz of three values, an .npy of another number."""
-    if len(value) == 3:
-        np.savez(file := io.BytesIO(), scores=value[0], input_size=value[1], photo_size=value[2])
-    else:
-        np.save(file := io.BytesIO(), value)
-    return file.getvalue()
-
-
-def read_split(dataset, name):
-    """Read the annotations of a split and decode all its masks."""
-    split = load_splits(dataset, ".", "umd", [name])[name]
-    for reference in split.references:
-        if reference.segmentation is not None:
-            ground_truth(split, reference, (reference.height, reference.width))
-
-
-def read_network(name):
-    fill(torch.nn.Linear(2, 1), load_checkpoint(name, "train it"), name, "train it")
-
-
-LINES = [PHOTO, PHOTO | {"mask": POLYGONS}, PHOTO | {"mask": RUNS}]
-FILES = {  # what a good one holds, how it is written, and how it is read
-    "refer/refcocog/refs(umd).p": ([REF], pickle.dumps, lambda _: read_split("refcocog", "val")),
-    "refer/refcocog/instances.json": (INSTANCES, as_json, lambda _: read_split("refcocog", "val")),
-    "annotations/test.pickle": (REFERIT, pickle.dumps, lambda _: read_split("referit", "test")),
-    "train.jsonl": (LINES, as_lines, lambda _: read_split("jsonl", "train")),
-    "a_names.json": (["0_581857", "1_9"], as_json, read_images),
-    "a.pth": (dict(torch.nn.Linear(2, 1).state_dict()), as_checkpoint, read_network),
-    "0_1.npz": ([[[1.0, 0.5]], [4, 6], [5, 5]], as_map, lambda _: read_map(".", "0_1")),
-    "0_2.npy": ([[1.0, 0.5], [0.0, 1.0]], as_map, lambda _: read_map(".", "0_2")),
-}
 
 
 def edited(content, edits):
@@ -121,10 +58,7 @@ def changed(value, changes):
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_is_read_or_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (8, 6)).save("a.jpg")
-    for file, (value, write, _) in FILES.items():
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        Path(file).write_bytes(write(value))
+    write_good_files()
     value, write, read = FILES[name]
     read(name)
 

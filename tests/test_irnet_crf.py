@@ -8,7 +8,7 @@ import torch
 
 from IRNet.cam_to_ir_label import ir_label
 from IRNet.crf import DenseCRF
-from IRNet.lattice import build_lattice
+from IRNet.lattice import Lattice
 from tests.golden import figures
 from tests.irnet_helpers import bits, photo
 from tests.reference.golden_weights import upsample
@@ -52,7 +52,7 @@ def test_lattice_approximates_the_gaussian_sum():
     points = torch.randn(2, 3000, generator=torch.Generator().manual_seed(0))
     values = torch.rand(3000, 1, generator=torch.Generator().manual_seed(1))
     exact = torch.exp((points[:, :, None] - points[:, None]).square().sum(0) / -2) @ values
-    ratio = build_lattice(points).filter(values) / exact
+    ratio = Lattice(points).filter(values) / exact
     assert ratio.std() / ratio.mean() < 0.1  # up to a constant factor, and roughly: that is what the lattice is
 
 

@@ -60,31 +60,21 @@ def test_pairs_of_a_label_map(expected):
         assert (pairs[0, published_order(5)].flatten(1).numpy() == expected[f"aff.{kind}"]).all()
 
 
-@pytest.fixture
-def item(tmp_path):
-    """A ref whose photo and IR label are random, (40, 50): name and file, photo, label."""
+@pytest.mark.parametrize("size", [32, 64])
+def test_crops_depend_on_nothing_but_seed_epoch_and_name(tmp_path, size):
+    """Without an epoch they are cut at the top left, and their labels are unknown."""
     photo = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     label = np.random.default_rng(1).integers(0, 2, (40, 50), dtype=np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.png")
     write_label(tmp_path, "0_1", label)
-    return ("0_1", tmp_path / "photo.png"), photo, label
-
-
-def test_crops_depend_on_nothing_but_seed_epoch_and_name(item, tmp_path):
-    ref, photo, label = item
-    expected, whole_label = augment(photo, label, 32, random.Random("5/1/0_1"))
-    for items in ([ref], [("1_1", ref[1]), ref]):
-        crop, reduced = Crops(items, tmp_path, 32, seed=5, epoch=1)[-1]
-        assert (crop.numpy() == expected.transpose(2, 0, 1)).all()
-        assert reduced.shape == (8, 8) and reduced.dtype == torch.uint8
-        assert all(reduced[i, j] == whole_label[4 * i + 2, 4 * j + 2] for i in range(8) for j in range(8))
-    assert not torch.equal(Crops([ref], tmp_path, 32, seed=5, epoch=2)[0][0], crop)
-
-
-@pytest.mark.parametrize("size", [32, 64])
-def test_plain_crops_are_cut_at_the_top_left(item, size):
-    ref, photo, _ = item
-    plain, label = Crops([ref], ref[1].parent, size, seed=0, epoch=None)[0]
+    expected, whole_label = augment(photo, label, size, random.Random("5/1/0_1"))
+    refs = [("1_1", tmp_path / "photo.png"), ("0_1", tmp_path / "photo.png")]
+    for items in (refs, refs[1:]):
+        crop, reduced = Crops(items, tmp_path, size, seed=5, epoch=1)[-1]
+        assert (crop.numpy() == expected.transpose(2, 0, 1)).all() and reduced.dtype == torch.uint8
+        assert reduced.tolist() == [[whole_label[i, j] for j in range(2, size, 4)] for i in range(2, size, 4)]
+    assert not torch.equal(Crops(refs, tmp_path, size, seed=5, epoch=2)[-1][0], crop)
+    plain, unknown = Crops(refs, tmp_path, size, seed=0, epoch=None)[0]
     expected = np.zeros((3, size, size), np.float32)
     expected[:, :40, :50] = normalise(photo)[:size, :size].transpose(2, 0, 1)
-    assert (plain.numpy() == expected).all() and (label == 255).all()
+    assert (plain.numpy() == expected).all() and (unknown == 255).all()

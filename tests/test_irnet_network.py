@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from IRNet.affinity import pair_affinity, path_to, search_offsets, shifted, source_size
+from IRNet.affinity import pair_affinity, path_to, search_offsets, shifted
 from IRNet.data import Crops, normalise
 from IRNet.losses import RADIUS, affinity_displacement_losses, pair_losses, sort_pairs
 from IRNet.network import STRIDE, EdgeOutput, build_network
@@ -57,8 +57,9 @@ def test_shifted_views_visit_the_published_indices(radius, size):
 def test_path_and_smallest_crop_by_hand():
     assert path_to((0, 2)) == ((0, 2), (0, 1), (0, 0))
     assert set(path_to((2, 2))) == {(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (2, 2)}
-    assert source_size(3, 3, 5) == (0, 0)
-    assert [source_size(crop // STRIDE, crop // STRIDE, RADIUS)[1] for crop in (72, SMALLEST_CROP)] == [0, 1]
+    assert shifted(torch.zeros(3, 3), (0, 0), 5).shape == (0, 0)
+    crops = [torch.zeros(crop // STRIDE, crop // STRIDE) for crop in (72, SMALLEST_CROP)]
+    assert [shifted(crop, (0, 0), RADIUS).shape[1] for crop in crops] == [0, 1]
 
 
 def test_affinity_and_its_gradient_by_hand():
@@ -139,21 +140,15 @@ def check_norms(tensors, expected, prefix):
         assert float(tensors[key.removeprefix(prefix)].detach().norm()) == pytest.approx(float(expected[key]), rel=1e-4)
 
 
-class Reds(torch.nn.Module):
-    """A network that displaces every pixel by the photo's red and green there."""
-
-    def forward(self, photos):
-        return EdgeOutput(photos[:, :1], photos[:, :2])
-
-
 def test_mean_displacement_by_hand(tmp_path):
-    """Two uniform photos and one half as high as its crop, the other half of which counts as 0."""
+    """Every pixel moves by its red and green. The lower half of the third photo's crop is padding: it counts as 0."""
     colours = np.array([(10, 200, 0), (250, 30, 0), (90, 180, 0)], dtype=np.uint8)
     items = [(str(number), tmp_path / f"{number}.png") for number in range(3)]
     for (_, path), colour, height in zip(items, colours, (8, 8, 4), strict=True):
         Image.fromarray(np.tile(colour, (height, 8, 1))).save(path)
     plain = Crops(items, tmp_path, 8, seed=0, epoch=None)
-    found = mean_displacement(Reds(), batch_loader(plain, [0, 1, 2], 1, 0), 1, torch.device("cpu"))
+    loader = batch_loader(plain, [0, 1, 2], 1, 0)
+    found = mean_displacement(lambda photos: EdgeOutput(photos[:, :1], photos[:, :2]), loader, torch.device("cpu"))
     expected = (normalise(colours[None])[0, :, :2] * [[1], [1], [0.5]]).mean(axis=0)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 

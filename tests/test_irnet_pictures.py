@@ -1,10 +1,13 @@
 """Pictures worked out by hand, and the contact sheet of pseudo masks."""
 
+import json
+
 import numpy as np
+import torch
 from PIL import Image
 
 from dataset.artifacts import write_map, write_mask
-from IRNet.make_ins_seg import draw_contact_sheet
+from IRNet.make_ins_seg import MaskPass, show_pseudo_masks
 from utils.pictures import VEIL, contact_sheet, heat_overlay, mask_overlay, save_png
 
 
@@ -26,13 +29,16 @@ def test_contact_sheet_places_every_picture(tmp_path):
     assert (np.asarray(Image.open(tmp_path / "sheet.png")) == sheet).all()
 
 
-def test_a_mask_of_another_size_is_left_out_of_the_contact_sheet(tmp_path):
+def test_masks_are_counted_and_those_of_another_size_are_not_shown(tmp_path):
     Image.new("RGB", (6, 4)).save(tmp_path / "1.png")
     for name, size in (("0_1", (4, 6)), ("1_1", (6, 4))):
         write_map(tmp_path, name, np.ones((4, 6)))
-        write_mask(tmp_path / "masks", name, np.ones(size, bool))
-    for number, names in enumerate((["0_1"], ["0_1", "1_1"], ["1_1"])):
-        refs = [(tmp_path / "1.png", name) for name in names]
-        draw_contact_sheet(tmp_path / f"sheet{number}.png", refs, tmp_path, None, tmp_path / "masks")
-    assert (tmp_path / "sheet0.png").read_bytes() == (tmp_path / "sheet1.png").read_bytes()
-    assert not (tmp_path / "sheet2.png").exists()
+        write_mask(tmp_path / "masks", name, np.full(size, name == "0_1"))
+    for number, names in enumerate((["0_1"], ["0_1", "1_1"], ["1_1", "2_1"])):
+        photos = [(tmp_path / "1.png", names)]
+        masks = MaskPass(photos, tmp_path, tmp_path / "masks", torch.device("cpu"), *[None] * 6)
+        show_pseudo_masks(masks, None, tmp_path / str(number))
+    summaries = [json.loads((tmp_path / str(number) / "pseudo_masks.json").read_text()) for number in range(3)]
+    assert [tuple(summary.values()) for summary in summaries] == [(1, 1, 0, 1), (2, 2, 1, 0.5), (2, 1, 1, 0)]
+    assert (tmp_path / "0" / "pseudo_masks.png").read_bytes() == (tmp_path / "1" / "pseudo_masks.png").read_bytes()
+    assert not (tmp_path / "2" / "pseudo_masks.png").exists()

@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 from IRNet.affinity import pair_affinity
 from IRNet.instances import cluster, connected_parts, find_centroids, instance_seeds, strongest
 from IRNet.make_ins_seg import pseudo_scores
-from IRNet.random_walk import Stencil, chebyshev_coefficients, random_walk
+from IRNet.random_walk import Stencil, random_walk
 from tests.golden import figures
 from tests.irnet_helpers import bits, published_order
 from tests.reference.golden_weights import upsample
@@ -66,14 +66,6 @@ def test_walk_keeps_scores_on_maps_of_any_size(size):
     assert degree.max() > 1.1 or size == (1, 1)
     sums = [(degree * maps).sum(dim=(1, 2)) for maps in (scores * (1 - edge), random_walk(scores, edge))]
     torch.testing.assert_close(*sums, atol=0, rtol=1e-5)
-
-
-@pytest.mark.parametrize("power", [1, 2, 3, 16, 256])
-def test_chebyshev_series_is_the_power(power):
-    x = np.linspace(-1, 1, 1001)
-    coefficients = chebyshev_coefficients(power)
-    assert len(coefficients) <= 80
-    np.testing.assert_allclose(np.polynomial.chebyshev.chebval(x, coefficients), x**power, atol=2e-6)
 
 
 @pytest.mark.parametrize(("key", "contracting"), [("a", True), ("b", False), ("c", True)])

@@ -36,19 +36,14 @@ def test_readme_names_every_room():
     assert set(ROOMS) == packages - {"tests", "benchmarks"}
 
 
-def test_imports_point_down():
+def test_imports_point_down_and_there_is_no_circle():
     for name, file in MODULES.items():
         (room,) = rooms_of([name])
         allowed = {*ROOMS[ROOMS.index(room) :]} - STRANGERS.get(room, set())
         assert rooms_of(imports(file)) & {*ROOMS, *SCRIPTS, "scripts", "benchmarks"} <= allowed, file
     known = {target for name in MODULES if name.startswith("dataset") for target in imports(MODULES[name])}
     assert {target for target in known if target.startswith("clip")} == {"clip.tokens"}
-
-
-def test_no_circles():
-    graph = {name: imports(file) & set(MODULES) for name, file in MODULES.items()}
-    order = list(TopologicalSorter(graph).static_order())  # raises CycleError
-    assert order.index("utils.errors") < order.index("dataset.references") < order.index("model.evaluation")
+    TopologicalSorter({name: imports(file) & set(MODULES) for name, file in MODULES.items()}).prepare()  # or CycleError
 
 
 def test_no_script_imports_a_script_but_referit():

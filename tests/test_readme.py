@@ -30,21 +30,17 @@ def commands(text):
 
 
 def script_of(command):
+    """The file that a command runs."""
     name = SCRIPT.search(command)[1]
-    return name if "/" in name or name.endswith(".py") else module_file(name)
-
-
-def module_file(name):
-    """The file that `python -m name` runs."""
-    path = name.replace(".", "/")
+    if "/" in name or name.endswith(".py"):
+        return name
+    path = name.replace(".", "/")  # of `python -m name`
     return f"{path}/__main__.py" if (ROOT / path).is_dir() else f"{path}.py"
 
 
 COMMANDS = list(dict.fromkeys(command for page in PAGES for command in commands(page.read_text())))
-WITHOUT_WEIGHTS = ("python demo.py", "python validate", "python -m dataset")  # of CLIP, which cannot be had here
-# Real encoders; the page, which stays open and has tests of its own; placeholders; data that the clone below lacks.
-ELSEWHERE = ("clip-RN50", "--web", "NAME", "refcoco ")
-OFFLINE = [c for c in COMMANDS if c.startswith(WITHOUT_WEIGHTS) and not any(word in c for word in ELSEWHERE)]
+# CLIP's weights, which the others need, cannot be had here.
+OFFLINE = [c for c in COMMANDS if c.startswith(("python demo.py", "python validate")) and "clip-RN50" not in c]
 
 
 def test_links_inside_the_repository_resolve():
@@ -60,12 +56,10 @@ def test_scripts_have_the_flags_that_are_written(name, script):
     assert (ROOT / name).is_file()
     own = [SCRIPT.split(command, maxsplit=1)[-1] for command in COMMANDS if script_of(command) == name]
     flags = {word for words in own for word in shlex.split(words) if re.fullmatch(r"--\w+", word)}
-    help_text = ""
     if flags and name.endswith(".sh"):
-        shell = subprocess.run(["bash", name, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120)
-        help_text = shell.stdout
-    elif flags:
-        _, help_text, _ = script(name, "--help")
+        help_text = subprocess.check_output(["bash", name, "--help"], cwd=ROOT, text=True, timeout=120)
+    else:
+        help_text = script(name, "--help")[1] if flags else ""
     assert not {flag for flag in flags if flag not in help_text}
 
 
@@ -80,7 +74,7 @@ def clone(tmp_path_factory):
     shutil.copy(ROOT / "figs" / "demo.png", root / "photo.jpg")
     write_refcocog(root / "data", make_photos(5, {"train": 2, "val": 1, "test": 1}))
     for ref in load_splits("refcocog", root / "data", "umd", ["train"])["train"].references:
-        write_mask(root / "output" / "refcocog_umd" / "ins_seg", ref.name, np.ones((ref.height, ref.width), bool))
+        write_mask(root / "output" / "refcocog_umd" / "ins_seg", ref.name, np.ones(ref.size, bool))
     torch.manual_seed(0)
     for stage, files in {
         1: ("weights/refcocog_umd/ckpt.pth", "weights/stage1_refcocog_umd.pth"),
@@ -96,7 +90,6 @@ def clone(tmp_path_factory):
 def test_commands_that_run_offline(command, clone, monkeypatch, capsys):
     """They find their files and end well."""
     _, *words = shlex.split(command)
-    words = [module_file(words[1]), *words[2:]] if words[0] == "-m" else words
     status, _, errors = run(*words, monkeypatch=monkeypatch, capsys=capsys, folder=clone)
     assert status == 0, errors
 

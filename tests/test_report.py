@@ -57,7 +57,7 @@ def test_groups_by_hand(tmp_path):
     def ref(index, photo, text, side, category):
         """A square of `side` pixels in a photo of 20 x 20."""
         square = [[0, 0, side, 0, side, side, 0, side]]
-        return Reference(index, index, photo, photo, 20, 20, (text,), (0, 0, side, side), square, category)
+        return Reference(index, index, photo, photo, (20, 20), (text,), (0, 0, side, side), square, category)
 
     references = [
         ref(0, "a", "left man", 1, 1),
@@ -93,7 +93,7 @@ def split(tmp_path):
 
     def ref(index, photo, *sentences):
         square = [[0, 0, 4, 0, 4, 4, 0, 4]]  # 16 of 80 pixels
-        return Reference(index, index, photo, photo, 8, 10, sentences, (0, 0, 4, 4), square, category=1)
+        return Reference(index, index, photo, photo, (8, 10), sentences, (0, 0, 4, 4), square, category=1)
 
     references = [ref(0, "a.jpg", "it's", HOSTILE), ref(1, "a.jpg", "b"), ref(2, "c.jpg", "d")]
     return Split("refcocog", "val", tmp_path, references)

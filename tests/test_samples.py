@@ -24,7 +24,7 @@ def test_each_photo_once_with_all_its_refs_and_sentences(name):
         assert batch.images.shape == (1, 3, 320, 320)
         for place, target in enumerate(batch.targets):
             seen[target.reference.index] = batch.tokens[batch.target == place]
-            assert target.mask.shape == target.size == (target.reference.height, target.reference.width)
+            assert target.mask.shape == target.size == target.reference.size
     assert sorted(seen) == list(range(len(SPLITS[name].references)))
     for index, tokens in seen.items():
         published = torch.from_numpy(FIGURES[f"{name}.eval.{index}.word_ids"][0].T).long()
@@ -46,7 +46,7 @@ def test_batches_of_photos_keep_sentences_with_their_photos_and_refs():
 
 
 def test_a_split_without_masks_is_exported_not_evaluated(tmp_path):
-    split = Split("jsonl", "train", REFERENCE, [Reference(0, 0, 0, "a.jpg", None, None, ("a",))])
+    split = Split("jsonl", "train", REFERENCE, [Reference(0, 0, 0, "a.jpg", None, ("a",))])
     with pytest.raises(UserError, match="has no mask for ref 0_0: it can be trained on and exported, "):
         EvalPhotos(split, 32, 20)
     assert len(EvalPhotos(split, 32, 20, masks=False)) == 1
@@ -70,7 +70,7 @@ def test_negatives_come_from_the_photo_s_other_refs_else_have_another_text():
 def test_a_visit_draws_one_sentence_of_the_ref():
     samples = TrainSamples(SPLITS["train"], 32, 20, seed=1)
     for epoch in range(5):
-        samples.set_epoch(epoch)
+        samples.epoch = epoch
         for index, reference in enumerate(SPLITS["train"].references):
             sample = samples[index]
             drawn = samples.sentences[sample["ids"]["sentence"]]
@@ -116,7 +116,7 @@ def test_pseudo_masks_are_read_as_published(tmp_path):
 def test_refs_without_pseudo_mask_or_with_one_of_another_photo(tmp_path):
     split = SPLITS["train"]
     for reference in split.references[2:]:
-        write_mask(tmp_path, reference.name, np.ones((reference.height, reference.width), bool))
+        write_mask(tmp_path, reference.name, np.ones(reference.size, bool))
     with pytest.raises(UserError, match="2 of 7 refs have no pseudo mask in .*--skip_missing"):
         with_pseudo_masks(split, tmp_path, skip_missing=False)
     kept = with_pseudo_masks(split, tmp_path, skip_missing=True)

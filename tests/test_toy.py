@@ -1,9 +1,8 @@
-"""The toy world: sentences that mean one object, files like the data sets' own, and the toy CLIP that is shipped."""
+"""The toy world: sentences that mean one object, files like the data sets' own, and the networks that are shipped."""
 
 import json
 import pickle
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,16 +12,15 @@ from clip import build_clip, encode_text, tokenize
 from clip.loading import TOY_WEIGHTS
 from IRNet.network import TOY_WEIGHTS as TOY_RESNET
 from IRNet.network import build_network
+from model.scorer import Scorer
 from toy.layouts import write_refcocog, write_referit
-from toy.make_clip import Classifier, contrastive_loss, save_models, save_resnet, train_models
-from toy.measure_clip import accuracies, cosines, probe
+from toy.make_clip import contrastive_loss, save_networks, train_networks
+from toy.measure_clip import FOCUSED, cosines, draw_views, probe, zero_shot
 from toy.photos import Photo, make_photo, make_photos
 from toy.scenes import SHAPES, Scene, Thing, coverage, unit_contour
 from toy.sentences import Meaning, is_unambiguous, resolve, vocabulary
 from toy.views import ToyViews, View, collate, vocabulary_rows
 from utils.errors import UserError
-
-COUNTS = {"train": 6, "val": 2, "test": 3}
 
 
 def thing(shape: str, colour: str, size: str, x: float, y: float) -> Thing:
@@ -32,7 +30,7 @@ def thing(shape: str, colour: str, size: str, x: float, y: float) -> Thing:
 
 @pytest.fixture(scope="module")
 def photos() -> list[Photo]:
-    return list(make_photos(3, COUNTS))
+    return list(make_photos(3, {"train": 6, "val": 2, "test": 3}))
 
 
 @pytest.fixture
@@ -44,45 +42,42 @@ def scene() -> Scene:
 
 def test_attributes_place_and_relation_resolve(scene):
     star, blue, square = scene.things
-    assert resolve(scene, Meaning(shape="star")) == [star, blue]
-    assert resolve(scene, Meaning(colour="red", shape="star")) == [star]
-    assert resolve(scene, Meaning(shape="star", place="right")) == [blue]
-    assert resolve(scene, Meaning(colour="red", place="bottom")) == [square]
-    assert resolve(scene, Meaning(shape="star", relation="left", anchor=Meaning(colour="blue"))) == [star]
-    too_far_aside = Meaning(shape="square", relation="below", anchor=Meaning(colour="blue"))
-    assert resolve(scene, too_far_aside) == []
+    meant = {
+        Meaning(shape="star"): [star, blue],
+        Meaning(colour="red", shape="star"): [star],
+        Meaning(shape="star", place="right"): [blue],
+        Meaning(colour="red", place="bottom"): [square],
+        Meaning(shape="star", relation="left", anchor=Meaning(colour="blue")): [star],
+        Meaning(shape="square", relation="below", anchor=Meaning(colour="blue")): [],  # it lies too far aside
+    }
+    for meaning, things in meant.items():
+        assert resolve(scene, meaning) == things
 
 
 def test_ambiguous_sentences(scene):
     star, blue, square = scene.things
     assert is_unambiguous(scene, Meaning(size="small"), square)
     assert not is_unambiguous(scene, Meaning(size="large"), blue)
-    which_star = Meaning(shape="square", relation="below", anchor=Meaning(shape="star"))
-    assert not is_unambiguous(scene, which_star, square)
+    assert not is_unambiguous(scene, Meaning(relation="below", anchor=Meaning(shape="star")), square)  # which star?
     near = thing("star", "blue", "small", 45, 90)  # 15 of 200 pixels further right than the first star
     close = Scene(200, 100, (star, near))
     assert not is_unambiguous(close, Meaning(shape="star", place="left"), star)
     assert is_unambiguous(close, Meaning(shape="star", place="top"), star)
 
 
-def test_every_sentence_means_its_object_alone_and_uses_known_words(photos):
+def test_objects_are_alike_but_apart_and_each_sentence_means_one_of_them(photos):
     words, kinds = set(vocabulary()), set()
-    for photo in photos:
-        for target, said in photo.described:
-            assert 2 <= len(said) <= 4 and len({text for text, _ in said}) == len(said)
-            for text, meaning in said:
-                assert resolve(photo.scene, meaning) == [target], text
-                assert set(text.split()) <= words
-                kinds.add(meaning.kind)
-    assert kinds == {"attribute", "place", "relation"}
-
-
-def test_distractors_share_shape_or_colour_and_nothing_touches(photos):
     for photo in photos:
         first, *others = photo.scene.things
         assert 1 <= len(others) <= 3
         assert all(other.shape == first.shape or other.colour == first.colour for other in others)
         assert sum(coverage(t, photo.scene) > 0 for t in photo.scene.things).max() == 1
+        for target, said in photo.described:
+            assert 2 <= len(said) <= 4 and len({text for text, _ in said}) == len(said)
+            for text, meaning in said:
+                assert resolve(photo.scene, meaning) == [target] and set(text.split()) <= words, text
+                kinds.add(meaning.kind)
+    assert kinds == {"attribute", "place", "relation"}
 
 
 def test_the_world_of_a_seed_never_changes():
@@ -98,55 +93,41 @@ def test_the_world_of_a_seed_never_changes():
     assert photo.jpeg == make_photo(0, 1, "train").jpeg != make_photo(1, 1, "train").jpeg
 
 
-@pytest.fixture(scope="module")
-def refcocog(tmp_path_factory, photos):
-    """The photos in RefCOCOg's layout: the folder, the instances and the refs."""
-    root = tmp_path_factory.mktemp("toy")
-    assert write_refcocog(root, iter(photos)) == (11, sum(len(photo.described) for photo in photos))
-    instances = json.loads((root / "refer/refcocog/instances.json").read_text())
-    return root, instances, pickle.loads((root / "refer/refcocog/refs(umd).p").read_bytes())
+def check_mask(rle, box, target: Thing, scene: Scene) -> None:
+    """A run-length code and a box x, y, width, height are those of the object that was drawn."""
+    mask, drawn = coco_mask.decode(rle).astype(bool), coverage(target, scene) > 0.5
+    assert (mask & drawn).sum() / (mask | drawn).sum() > 0.95
+    assert np.allclose(coco_mask.toBbox(rle), box, atol=2.5)  # the tips of stars are thin
 
 
-def test_refcocog_files(refcocog):
-    root, instances, refs = refcocog
-    assert [category["name"] for category in instances["categories"]] == list(SHAPES)
-    for image in instances["images"]:
-        pixels = cv2.imread(str(root / "train2014" / image["file_name"]))
-        assert pixels.shape == (image["height"], image["width"], 3)
-    annotations = {annotation["id"]: annotation for annotation in instances["annotations"]}
-    for ref in refs:
-        annotation = annotations[ref["ann_id"]]
-        assert annotation["image_id"] == ref["image_id"] and annotation["category_id"] == ref["category_id"]
-        assert ref["sent_ids"] == [sentence["sent_id"] for sentence in ref["sentences"]]
-        assert all(sentence["sent"].split() == sentence["tokens"] for sentence in ref["sentences"])
-    of_split = {split: {ref["image_id"] for ref in refs if ref["split"] == split} for split in COUNTS}
-    assert {split: len(ids) for split, ids in of_split.items()} == COUNTS
-    assert len(set.union(*of_split.values())) == sum(COUNTS.values())  # no photo is in two splits
-
-
-def test_masks_cover_the_drawn_objects(refcocog, photos):
-    annotations = refcocog[1]["annotations"]
+def test_refcocog_files(tmp_path, photos):
+    assert write_refcocog(tmp_path, iter(photos)) == (11, sum(len(photo.described) for photo in photos))
+    annotations = json.loads((tmp_path / "refer/refcocog/instances.json").read_text())["annotations"]
     assert {type(annotation["segmentation"]) for annotation in annotations} == {list, dict}
     things = [(target, photo.scene) for photo in photos for target in photo.scene.things]
     for annotation, (target, scene) in zip(annotations, things, strict=True):
         code = annotation["segmentation"]
         rle = code if isinstance(code, dict) else coco_mask.frPyObjects(code, scene.height, scene.width)[0]
-        mask, drawn = coco_mask.decode(rle).astype(bool), coverage(target, scene) > 0.5
-        assert (mask & drawn).sum() / (mask | drawn).sum() > 0.95
-        assert np.allclose(coco_mask.toBbox(rle), annotation["bbox"], atol=2.5)  # the tips of stars are thin
+        check_mask(rle, annotation["bbox"], target, scene)
+    for ref in pickle.loads((tmp_path / "refer/refcocog/refs(umd).p").read_bytes()):
+        annotation = annotations[ref["ann_id"] - 1]
+        assert all(annotation[key] == ref[key] for key in ("image_id", "category_id"))
+        assert SHAPES[ref["category_id"] - 1] == things[ref["ann_id"] - 1][0].shape
+        assert ref["sent_ids"] == [sentence["sent_id"] for sentence in ref["sentences"]]
+        assert all(sentence["sent"].split() == sentence["tokens"] for sentence in ref["sentences"])
 
 
 def test_referit_files(tmp_path, photos):
     write_referit(tmp_path, iter(photos))
-    table = pickle.loads((tmp_path / "annotations/train.pickle").read_bytes())
-    assert len(table) == COUNTS["train"]
-    for image_id, entry in table.items():
-        pixels = cv2.imread(str(tmp_path / "images" / f"{image_id}.jpg"))
-        for annotation in entry["annotations"]:
-            (mask,) = coco_mask.decode(annotation["segmentation"]).transpose(2, 0, 1)
-            x1, y1, x2, y2 = annotation["bbox"][0]
-            assert mask.shape == pixels.shape[:2] and 0 < mask.sum() <= (x2 - x1 + 2) * (y2 - y1 + 2)
-            assert len(annotation["query"]) >= 2
+    for split in ("train", "test"):
+        table = pickle.loads((tmp_path / f"annotations/{split}.pickle").read_bytes())
+        drawn = {str(photo.image_id): photo for photo in photos if photo.split == split}
+        assert table.keys() == drawn.keys()
+        for image_id, photo in drawn.items():
+            for annotation, (target, said) in zip(table[image_id]["annotations"], photo.described, strict=True):
+                x1, y1, x2, y2 = annotation["bbox"][0]
+                check_mask(annotation["segmentation"][0], (x1, y1, x2 - x1, y2 - y1), target, photo.scene)
+                assert annotation["query"] == [text for text, _ in said]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +136,6 @@ def test_referit_files(tmp_path, photos):
         (write_refcocog, "refer/refcocog/refs(umd).p"),
         (write_refcocog, "train2014/COCO_train2014_000000000009.jpg"),
         (write_referit, "annotations/test.pickle"),
-        (write_referit, "images/38.jpg"),
     ],
 )
 def test_only_a_toy_world_is_overwritten(write, target, tmp_path, photos):
@@ -172,39 +152,37 @@ def test_only_a_toy_world_is_overwritten(write, target, tmp_path, photos):
 
 
 def test_views_are_reproducible_and_their_captions_true(photos):
-    views = ToyViews(photos, 12, 64, (0.4, 0.3, 0.3), gain=6.0, seed=1)
-    for index in range(12):
-        view = views[index]
-        assert view.image.shape == (3, 64, 64) and view.image.isfinite().all()
-        assert torch.equal(view.image, views[index].image)
-    images, tokens, truth = collate([views[index] for index in range(12)])
-    assert images.shape == (12, 3, 64, 64) and truth.diagonal().all() and not truth.all()
-    assert torch.equal(torch.tensor(vocabulary_rows())[tokens], tokenize([views[i].text for i in range(12)], 16))
+    dataset = ToyViews(photos, 12, 64, (0.4, 0.3, 0.3), gain=6.0, seed=1)
+    views = [dataset[index] for index in range(12)]
+    images, tokens, truth = collate(views)
+    assert images.shape == (12, 3, 64, 64) and images.isfinite().all() and torch.equal(images[11], dataset[11].image)
+    assert truth.diagonal().all() and not truth.all()
+    assert torch.equal(torch.tensor(vocabulary_rows())[tokens], tokenize([view.text for view in views], 16))
 
 
 def test_truth_of_a_caption(scene):
-    star, blue, square = scene.things
-    whole = View(None, "", None, scene, None)
-    close_up = View(None, "", None, None, star)
-    focused = View(None, "", None, scene, star)
-    red_star, a_square, at_the_left = Meaning("large", "red", "star"), Meaning(shape="square"), Meaning(place="left")
-    beside_a_star = Meaning(shape="star", relation="left", anchor=Meaning(colour="blue", shape="star"))
-    #             red star, square, at the left, left of a blue star; a close-up shows no place
-    truths = {whole: (1, 1, 1, 1), close_up: (1, 0, 0, 0), focused: (1, 0, 1, 1)}
+    star, blue, _ = scene.things
+    meanings = (  # a close-up shows no place
+        Meaning("large", "red", "star"),
+        Meaning(shape="square"),
+        Meaning(place="left"),
+        Meaning(shape="star", relation="left", anchor=Meaning(colour="blue", shape="star")),
+    )
+    whole, close_up = View(None, "", None, scene, None), View(None, "", None, None, star)
+    focused, on_the_other = View(None, "", None, scene, star), View(None, "", None, scene, blue)
+    truths = {whole: (1, 1, 1, 1), close_up: (1, 0, 0, 0), focused: (1, 0, 1, 1), on_the_other: (0, 0, 0, 0)}
     for view, truth in truths.items():
-        assert tuple(map(view.agrees_with, (red_star, a_square, at_the_left, beside_a_star))) == truth
-    on_the_other = View(None, "", None, scene, blue)
-    assert not on_the_other.agrees_with(at_the_left) and not on_the_other.agrees_with(beside_a_star)
+        assert tuple(map(view.agrees_with, meanings)) == truth
     assert on_the_other.agrees_with(Meaning(shape="star", place="right"))
 
 
 def test_focused_views_are_captioned_by_what_is_said_of_their_object(photos):
-    views = ToyViews(photos, 60, 32, (0.0, 1.0, 0.0), gain=1.0, seed=2)
+    dataset = ToyViews(photos, 60, 32, FOCUSED, gain=1.0, seed=2)
+    views = [dataset[index] for index in range(60)]
     said = {text for photo in photos for _, texts in photo.described for text, _ in texts}
-    meanings = [views[index].meaning for index in range(60)]
-    assert sum(views[index].text in said for index in range(60)) >= 24  # 60 % of them, and some by chance
-    assert {meaning.kind for meaning in meanings} == {"attribute", "place", "relation"}
-    assert all(views[index].thing in views[index].scene.things for index in range(60))
+    assert sum(view.text in said for view in views) >= 24  # 60 % of them, and some by chance
+    assert {view.meaning.kind for view in views} == {"attribute", "place", "relation"}
+    assert all(view.thing in view.scene.things for view in views)
 
 
 def test_contrastive_loss_by_hand():
@@ -216,29 +194,23 @@ def test_contrastive_loss_by_hand():
     assert contrastive_loss(certain, torch.eye(2)).item() == pytest.approx(np.log1p(np.exp(-9)))
 
 
-def test_trained_models_are_stored_and_loaded(photos, tmp_path):
+def test_trained_networks_are_stored_and_loaded(photos, tmp_path, monkeypatch):
     torch.manual_seed(0)
-    models, classifier = train_models(photos, share=0.002, seed=0)  # one step per phase
-    save_models(models, tmp_path / "clip.pt")
+    models, classifier = train_networks(photos, share=0.002, seed=0)  # one step per phase
+    save_networks(tmp_path, models, classifier)
     texts = ["the red star", "small thing on the left"]
+    tokens = torch.searchsorted(torch.tensor(vocabulary_rows()), tokenize(texts, 16))
     for name, model in models.items():
         model.load_state_dict({key: value.half() for key, value in model.state_dict().items()})  # as they are stored
         loaded = build_clip(f"{name}={tmp_path / 'clip.pt'}").double()
-        tokens = torch.searchsorted(torch.tensor(vocabulary_rows()), tokenize(texts, 16))
         expected, pooled = encode_text(model.double(), tokens).pooled, encode_text(loaded, tokenize(texts, 16)).pooled
         assert torch.allclose(pooled, expected, rtol=0, atol=1e-12)
         visual = {key: value for key, value in model.visual.state_dict().items() if not key.startswith("attnpool")}
         assert all(torch.equal(value, loaded.visual.state_dict()[key]) for key, value in visual.items())
-
-
-def test_the_resnet_is_stored_for_irnet(photos, tmp_path, monkeypatch):
-    torch.manual_seed(0)
-    classifier = Classifier()
-    save_resnet(classifier, tmp_path / "resnet.pt")
     monkeypatch.setattr("IRNet.network.TOY_WEIGHTS", tmp_path / "resnet.pt")
-    stored = {key: value.half() for key, value in classifier.backbone.state_dict().items()}
     loaded = build_network("resnet-toy", pretrained=True).backbone.state_dict()
-    assert all(torch.equal(value.to(loaded[key].dtype), loaded[key]) for key, value in stored.items())
+    stored = {key: value.half().to(value.dtype) for key, value in classifier.backbone.state_dict().items()}
+    assert all(torch.equal(value, loaded[key]) for key, value in stored.items())
     (tmp_path / "resnet.pt").unlink()
     with pytest.raises(UserError, match="resnet.pt does not exist; make it with: bash scripts/make_toy_clip.sh"):
         build_network("resnet-toy", pretrained=True)
@@ -248,24 +220,19 @@ def test_probe_by_hand():
     """Features that are the classes themselves are told apart without an error, features that say nothing are not."""
     classes = torch.tensor([(shape, colour) for shape in range(6) for colour in range(8)])
     features = torch.cat([torch.eye(6)[classes[:, 0]], torch.eye(8)[classes[:, 1]]], dim=1)
-    assert probe((features, classes), (features, classes)) == {"shape": 1.0, "colour": 1.0, "both": 1.0}
+    assert probe((features, classes), (features, classes)) == [1, 1, 1]
     only_shape = features * torch.tensor([1.0] * 6 + [0.0] * 8)
-    blind = probe((only_shape, classes), (only_shape, classes))
-    assert blind["shape"] == 1 and blind["colour"] == 1 / 8 and blind["both"] == 1 / 8
+    assert probe((only_shape, classes), (only_shape, classes)) == [1, 1 / 8, 1 / 8]
 
 
-def test_what_is_shipped_is_small():
+def test_the_shipped_networks_are_small_and_the_scorer_knows_objects_of_unseen_scenes():
     assert TOY_WEIGHTS.stat().st_size + TOY_RESNET.stat().st_size <= 12_000_000
-
-
-def test_the_shipped_scorer_knows_objects_of_unseen_scenes():
-    scorer = build_clip("toy-RNS")
-    photos = [make_photo(77, index, "test") for index in range(40)]
-    drawn = ToyViews(photos, 80, scorer.visual.image_size, (0.0, 1.0, 0.0), gain=1.0, seed=5)
-    views = [drawn[index] for index in range(80)]
-    accuracy = accuracies(scorer, views)
-    assert accuracy["shape"] > 0.9 and accuracy["colour"] > 0.9 and accuracy["both"] > 0.85  # chance: 1/6, 1/8, 1/48
+    scorer = Scorer(build_clip("toy-RNS"))
+    photos = [make_photo(77, index, "test") for index in range(80)]
+    views = draw_views(photos, FOCUSED, scorer.resolution)
+    shape, colour, both = zero_shot(scorer, views)
+    assert shape > 0.9 and colour > 0.9 and both > 0.85  # chance: 1/6, 1/8, 1/48
     own, others = cosines(scorer, views, photos)
     assert own > others + 0.1
     with pytest.raises(UserError, match="without its attention pool"):
-        accuracies(build_clip("toy-RN"), [ToyViews(photos, 1, 320, (0.0, 1.0, 0.0), gain=1.0, seed=5)[0]])
+        Scorer(build_clip("toy-RN"))

@@ -1,7 +1,6 @@
 """The demo's page, asked by Gradio's own client, and used in a real browser where there is one."""
 
 import shutil
-import subprocess
 import sys
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -13,7 +12,6 @@ from torch import nn
 
 import demo
 from model.segmenter import Segmenter
-from tests.conftest import ROOT
 from utils.errors import UserError
 from utils.maps import Responses
 
@@ -87,18 +85,17 @@ def test_a_photo_and_sentences_give_pictures_and_masks(url, photo):
     assert [picture["caption"] for picture in pictures] == captions
     assert len(files) == 2
     assert all((mask_in(file) == 255 * (EXPECTED > 0.5)).all() for file in files)
-    _, files = page.predict(1.0, api_name="/paint")  # another threshold, the same photo
+    _, files = page.predict(upload, "the red one", 1.0, api_name="/segment")
     assert not mask_in(files[0]).any()
     for missing in ((upload, " \n"), (None, "the red one")):
         with pytest.raises(Exception, match="Choose a photo and type a sentence"):
             page.predict(*missing, 0.5, api_name="/segment")
 
 
-def test_a_port_that_is_taken(url, trained):
+def test_a_port_that_is_taken(url, trained, script):
     port = url.rstrip("/").rsplit(":", 1)[1]
-    command = [sys.executable, "demo.py", "--web", "--port", port, "--pretrain", trained[0] / "ckpt.pth"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (2, f"demo.py: port {port} cannot be used; choose another --port\n")
+    status, _, errors = script("demo.py", "--web", "--port", port, "--pretrain", trained[0] / "ckpt.pth")
+    assert (status, errors) == (2, f"demo.py: port {port} cannot be used; choose another --port\n")
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (apt-get install chromium)")

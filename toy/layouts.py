@@ -38,10 +38,28 @@ def write_refcocog(output: Path, photos: Iterator[Photo]) -> tuple[int, int]:
         images.append({"id": photo.image_id, "file_name": name, **size})
         described = dict(photo.described)
         for thing in photo.scene.things:
-            annotations.append(_annotation(len(annotations) + 1, thing, photo))
-            if thing in described:
-                said = [(next(sentence_ids), text) for text, _ in described[thing]]
-                refs.append(_ref(len(refs) + 1, annotations[-1], name, photo.split, said))
+            polygon, rle, box = _outline(thing, photo.scene)
+            ann_id = len(annotations) + 1
+            ids = {"image_id": photo.image_id, "category_id": SHAPES.index(thing.shape) + 1}
+            outline = {"segmentation": [polygon] if ann_id % RLE_EVERY else rle, "area": float(coco_mask.area(rle))}
+            annotations.append({"id": ann_id, **ids, **outline, "bbox": box, "iscrowd": 0})
+            if thing not in described:
+                continue
+            sentences = [
+                {"sent_id": next(sentence_ids), "sent": text, "raw": text.capitalize() + ".", "tokens": text.split()}
+                for text, _ in described[thing]
+            ]
+            refs.append(
+                {
+                    "ref_id": len(refs) + 1,
+                    "ann_id": ann_id,
+                    **ids,
+                    "file_name": name.replace(".jpg", f"_{ann_id}.jpg"),
+                    "split": photo.split,
+                    "sent_ids": [sentence["sent_id"] for sentence in sentences],
+                    "sentences": sentences,
+                }
+            )
     _write_bytes(refs_file, pickle.dumps(refs, protocol=2))
     categories = [{"id": i + 1, "name": shape, "supercategory": "shape"} for i, shape in enumerate(SHAPES)]
     tables = {"images": images, "annotations": annotations, "categories": categories}
@@ -79,38 +97,6 @@ def write_referit(output: Path, photos: Iterator[Photo]) -> tuple[int, int]:
 
 
 LAYOUTS = {"refcocog": write_refcocog, "referit": write_referit}
-
-
-def _annotation(ann_id: int, thing: Thing, photo: Photo) -> dict[str, Any]:
-    polygon, rle, box = _outline(thing, photo.scene)
-    return {
-        "id": ann_id,
-        "image_id": photo.image_id,
-        "category_id": SHAPES.index(thing.shape) + 1,
-        "segmentation": [polygon] if ann_id % RLE_EVERY else rle,
-        "area": float(coco_mask.area(rle)),
-        "bbox": box,
-        "iscrowd": 0,
-    }
-
-
-def _ref(
-    ref_id: int, annotation: dict[str, Any], file_name: str, split: str, said: list[tuple[int, str]]
-) -> dict[str, Any]:
-    """`said`: the sentences with their ids."""
-    return {
-        "ref_id": ref_id,
-        "ann_id": annotation["id"],
-        "image_id": annotation["image_id"],
-        "category_id": annotation["category_id"],
-        "file_name": file_name.replace(".jpg", f"_{annotation['id']}.jpg"),
-        "split": split,
-        "sent_ids": [sent_id for sent_id, _ in said],
-        "sentences": [
-            {"sent_id": sent_id, "sent": text, "raw": text.capitalize() + ".", "tokens": text.split()}
-            for sent_id, text in said
-        ],
-    }
 
 
 def _outline(thing: Thing, scene: Scene) -> tuple[list[float], dict[str, Any], list[float]]:

@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from clip import encode_image, encode_text
+from clip import encode_text
 from clip.loading import TOY, TOY_WEIGHTS
 from IRNet.network import TOY_WEIGHTS as TOY_RESNET
 from IRNet.network import toy_backbone
@@ -69,72 +69,56 @@ class Classifier(nn.Module):
         return self.head(self.backbone(images)[-1].mean(dim=(2, 3)))
 
 
-def train_models(photos: list[Photo], share: float, seed: int) -> tuple[dict[str, open_clip.CLIP], Classifier]:
+def train_networks(photos: list[Photo], share: float, seed: int) -> tuple[dict[str, open_clip.CLIP], Classifier]:
     """Backbone and scorer in one process, the classifier in another, after `share` of the usual steps."""
-    backbone, scorer, classifier = _new_model(BACKBONE), _new_model(SCORER), Classifier()
-    with ProcessPoolExecutor(1, get_context("fork")) as other_core:
-        trained = other_core.submit(_train_classifier, classifier, photos, share, seed + 20)
-        _train_backbone(backbone, photos, share, seed)
-        _train_scorer(scorer, backbone, photos, share, seed + 10)
+    backbone, scorer, classifier = _new_clip(BACKBONE), _new_clip(SCORER), Classifier()
+    # In the other process torch is told to use one thread, because OpenMP's threads do not survive a fork.
+    with ProcessPoolExecutor(1, get_context("fork"), torch.set_num_threads, (1,)) as other_core:
+        views = _draw_views(photos, RESNET_PHASE, share, 1.0, seed + 20)
+        trained = other_core.submit(_train, classifier, class_loss, views, collate_classes, RESNET_PHASE, "resnet")
+
+        pool = backbone.visual.attnpool
+        for number, phase in enumerate(BACKBONE_PHASES):
+            # Stage 1 takes c4 alone, so c4 has to show where things are: the attention pool gets no positions.
+            positions = torch.zeros((phase.size // 32) ** 2 + 1, pool.positional_embedding.shape[1])
+            pool.positional_embedding = nn.Parameter(positions, requires_grad=False)
+            views = _draw_views(photos, phase, share, 1.0, seed + number)
+            _train(backbone, clip_loss, views, collate, phase, "backbone")
+
+        # The scorer takes its words from the trained backbone, so only its image tower is trained.
+        words = {key: value for key, value in backbone.state_dict().items() if not key.startswith("visual.")}
+        scorer.load_state_dict(words, strict=False)
+        scorer.requires_grad_(False)
+        scorer.visual.requires_grad_(True)
+        scorer.logit_scale.fill_(-math.log(SCORER_TEMPERATURE))
+        for number, phase in enumerate(SCORER_PHASES):
+            views = _draw_views(photos, phase, share, GAIN, seed + 10 + number)
+            _train(scorer, clip_loss, views, collate, phase, "scorer")
         classifier.load_state_dict(trained.result())
     return {BACKBONE: backbone, SCORER: scorer}, classifier
 
 
-def _new_model(architecture: str) -> open_clip.CLIP:
+def _new_clip(architecture: str) -> open_clip.CLIP:
     """A model with random weights whose vocabulary is `vocabulary_rows` alone."""
     config = open_clip.get_model_config(architecture)
     config["text_cfg"]["vocab_size"] = len(vocabulary_rows())
     return open_clip.CLIP(**config, quick_gelu=True)
 
 
-def _train_backbone(backbone: open_clip.CLIP, photos: list[Photo], share: float, seed: int) -> None:
-    pool = backbone.visual.attnpool
-    for number, phase in enumerate(BACKBONE_PHASES):
-        # Stage 1 takes c4 alone, so c4 has to show where things are: the attention pool gets no positions of its own.
-        positions = torch.zeros((phase.size // 32) ** 2 + 1, pool.positional_embedding.shape[1])
-        pool.positional_embedding = nn.Parameter(positions, requires_grad=False)
-        _train(backbone, clip_loss, _views(photos, phase, share, 1.0, seed + number), collate, phase, "backbone")
-
-
-def _train_scorer(
-    scorer: open_clip.CLIP, backbone: open_clip.CLIP, photos: list[Photo], share: float, seed: int
-) -> None:
-    """The scorer takes its words from the trained backbone, so only its image tower is trained."""
-    words = {key: value for key, value in backbone.state_dict().items() if not key.startswith("visual.")}
-    scorer.load_state_dict(words, strict=False)
-    scorer.requires_grad_(False)
-    scorer.visual.requires_grad_(True)
-    scorer.logit_scale.fill_(-math.log(SCORER_TEMPERATURE))
-    for number, phase in enumerate(SCORER_PHASES):
-        _train(scorer, clip_loss, _views(photos, phase, share, GAIN, seed + number), collate, phase, "scorer")
-
-
-def _train_classifier(classifier: Classifier, photos: list[Photo], share: float, seed: int) -> dict[str, torch.Tensor]:
-    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
-    views = _views(photos, RESNET_PHASE, share, 1.0, seed)
-    _train(classifier, class_loss, views, collate_classes, RESNET_PHASE, "resnet")
-    return classifier.state_dict()
-
-
-def _views(photos: list[Photo], phase: Phase, share: float, gain: float, seed: int) -> ToyViews:
+def _draw_views(photos: list[Photo], phase: Phase, share: float, gain: float, seed: int) -> ToyViews:
     count = max(1, int(share * phase.steps)) * phase.batch
     return ToyViews(photos, count, phase.size, phase.shares, gain, seed)
 
 
 def _train(
-    network: nn.Module,
-    loss_of: Callable[..., torch.Tensor],
-    views: ToyViews,
-    collate: Callable,
-    phase: Phase,
-    title: str,
-) -> None:
-    """One pass through the views: the learning rate rises over 50 steps and falls along a cosine.
+    network: nn.Module, loss_of: Callable, views: ToyViews, collate: Callable, phase: Phase, title: str
+) -> dict[str, torch.Tensor]:
+    """Train on each view once and return the network's state; the learning rate rises, then falls along a cosine.
 
     `loss_of(network, *batch)` is the loss of a batch that `collate` made.
     """
-    loader = DataLoader(views, phase.batch, num_workers=1, collate_fn=collate, drop_last=True)
-    network.to(memory_format=torch.channels_last)
+    loader = DataLoader(views, phase.batch, num_workers=1, collate_fn=collate)
+    network.train().to(memory_format=torch.channels_last)
     trained = [p for p in network.parameters() if p.requires_grad]
     matrices, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
@@ -142,23 +126,22 @@ def _train(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / len(loader))) / 2
     )
-    network.train()
     bar = tqdm(loader, desc=f"{title}, {phase.size} pixels", unit="step", disable=None)
     for batch in bar:
         loss = loss_of(network, *batch)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
-    network.eval()
+    return network.eval().state_dict()
 
 
 def clip_loss(model: open_clip.CLIP, images: torch.Tensor, tokens: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """The contrastive loss of a batch from `collate`."""
     with torch.autocast("cpu", torch.bfloat16):  # nearly three times as fast if the processor has bfloat16
-        image = encode_image(model, images.contiguous(memory_format=torch.channels_last)).float()  # (B, D)
+        image = model.encode_image(images.contiguous(memory_format=torch.channels_last)).float()  # (B, D)
     text = encode_text(model, tokens).pooled  # (B, D)
     scores = model.logit_scale.exp().clamp(max=50) * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
     return contrastive_loss(scores, truth)
@@ -179,27 +162,24 @@ def contrastive_loss(scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     bool (B, B), share the target probability equally.
     """
     target = truth.float()
-    to_text = -(scores.log_softmax(dim=1) * target).sum(dim=1) / target.sum(dim=1).clamp(min=1)
-    to_image = -(scores.log_softmax(dim=0) * target).sum(dim=0) / target.sum(dim=0).clamp(min=1)
+    to_text = -(scores.log_softmax(dim=1) * target).sum(dim=1) / target.sum(dim=1)
+    to_image = -(scores.log_softmax(dim=0) * target).sum(dim=0) / target.sum(dim=0)
     return (to_text.mean() + to_image.mean()) / 2
 
 
-def save_models(models: dict[str, open_clip.CLIP], file: Path) -> None:
-    """Write trained models for `build_clip`: in half precision, the backbone without its attention pool.
+def save_networks(folder: Path, models: dict[str, open_clip.CLIP], classifier: Classifier) -> None:
+    """Write clip.pt for `build_clip` and resnet.pt for IRNet, in half precision.
 
-    The pool is half of the backbone's parameters, and only this training evaluates it.
+    The backbone's attention pool, half of its parameters, is left out, because only this training evaluates it.
     """
     stored = {}
     for name, model in models.items():
         left_out = "visual.attnpool." if name == BACKBONE else ()
         state = {key: value.half() for key, value in model.state_dict().items() if not key.startswith(left_out)}
         stored[name] = state | {"token_rows": torch.tensor(vocabulary_rows(), dtype=torch.int32)}
-    save_checkpoint(file, stored)
-
-
-def save_resnet(classifier: Classifier, file: Path) -> None:
-    """Write the classifier's backbone for IRNet, in half precision."""
-    save_checkpoint(file, {key: value.half() for key, value in classifier.backbone.state_dict().items()})
+    save_checkpoint(folder / TOY_WEIGHTS.name, stored)
+    resnet = {key: value.half() for key, value in classifier.backbone.state_dict().items()}
+    save_checkpoint(folder / TOY_RESNET.name, resnet)
 
 
 def parse_args() -> argparse.Namespace:
@@ -218,11 +198,8 @@ def main() -> None:
     torch.manual_seed(args.seed)
     numbers = tqdm(range(args.photos), desc="scenes", unit="photo", disable=None)
     photos = [make_photo(WORLD, index, "train") for index in numbers]
-    models, classifier = train_models(photos, args.percent / 100, args.seed)
-    save_models(models, args.output / TOY_WEIGHTS.name)
-    save_resnet(classifier, args.output / TOY_RESNET.name)
-    size = sum((args.output / file.name).stat().st_size for file in (TOY_WEIGHTS, TOY_RESNET))
-    print(f"{args.output}: {size / 1e6:.1f} MB")
+    save_networks(args.output, *train_networks(photos, args.percent / 100, args.seed))
+    print(f"{args.output}: {TOY_WEIGHTS.name} and {TOY_RESNET.name}")
 
 
 if __name__ == "__main__":

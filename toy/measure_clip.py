@@ -8,110 +8,84 @@ measures the accuracy of a linear probe, least squares on the mean of their last
 """
 
 import argparse
-from itertools import product
+from collections.abc import Callable
 
 import cv2
-import open_clip
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from clip import build_clip, encode_image, encode_text, image_pyramid, tokenize
+from clip import build_clip, image_pyramid, tokenize
 from IRNet.network import build_network
+from model.scorer import Scorer
 from toy.make_clip import BACKBONE, GAIN, SCORER, WORLD
 from toy.photos import Photo, make_photo
 from toy.scenes import COLOURS, SHAPES
 from toy.views import CAPTION_LENGTH, ToyViews, View, collate_classes
-from utils.errors import UserError, run_script
+from utils.errors import run_script
 from utils.options import Parser, positive_int
 
-KINDS = {"close-ups": (1.0, 0.0, 0.0), "focused views": (0.0, 1.0, 0.0)}  # shares for `ToyViews`
-SENTENCES = {  # sentence -> the shape and the colour that it names
-    "shape": {f"the {shape}": (shape, None) for shape in SHAPES},
-    "colour": {f"the {colour} thing": (None, colour) for colour in COLOURS},
-    "both": {f"the {colour} {shape}": (shape, colour) for shape, colour in product(SHAPES, COLOURS)},
+CLOSE_UPS, FOCUSED = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)  # shares for `ToyViews`
+SENTENCES = {  # for each class of shape, for each of colour, and for each pair of them
+    "shape": [f"the {shape}" for shape in SHAPES],
+    "colour": [f"the {colour} thing" for colour in COLOURS],
+    "both": [f"the {colour} {shape}" for shape in SHAPES for colour in COLOURS],
 }
 BATCH = 100  # views
 RIDGE = 1e-3  # of the probe, over the mean square of its features
-
-
-@torch.no_grad()
-def embed(model: open_clip.CLIP, views: list[View]) -> torch.Tensor:
-    """Unit embeddings (N, D) of N views."""
-    batches = torch.stack([view.image for view in views]).split(BATCH)
-    images = torch.cat([encode_image(model, batch) for batch in batches])
-    if not images.any():
-        raise UserError("this CLIP is stored without its attention pool and embeds no images; measure the scorer")
-    return F.normalize(images, dim=-1)
-
-
-@torch.no_grad()
-def accuracies(model: open_clip.CLIP, views: list[View]) -> dict[str, float]:
-    """The part of the views, 0..1, whose nearest sentence is true: by shape, by colour, and by both."""
-    images = embed(model, views)
-    result = {}
-    for attribute, named in SENTENCES.items():
-        texts = F.normalize(encode_text(model, tokenize(list(named))).pooled, dim=-1)  # (M, D)
-        nearest = (images @ texts.T).argmax(dim=1).tolist()
-        pairs = zip((list(named.values())[index] for index in nearest), (view.thing for view in views), strict=True)
-        true = [shape in (None, thing.shape) and colour in (None, thing.colour) for (shape, colour), thing in pairs]
-        result[attribute] = sum(true) / len(true)
-    return result
-
-
-@torch.no_grad()
-def cosines(model: open_clip.CLIP, views: list[View], photos: list[Photo]) -> tuple[float, float]:
-    """Mean cosines of focused views with what is said of their object, and of the others in its photo.
-
-    Those are the pairs that stage 1's foreground and negative losses compare.
-    """
-    described = {photo.scene: photo.described for photo in photos}
-    pairs = [
-        (row, text, thing is view.thing)
-        for row, view in enumerate(views)
-        for thing, texts in described[view.scene]
-        for text, _ in texts
-    ]
-    rows, sentences, own = zip(*pairs, strict=True)
-    texts = F.normalize(encode_text(model, tokenize(sentences, CAPTION_LENGTH)).pooled, dim=-1)
-    scores, own = (embed(model, views)[list(rows)] * texts).sum(dim=-1), torch.tensor(own)
-    return scores[own].mean().item(), scores[~own].mean().item()
-
-
-def probe(train: tuple[torch.Tensor, torch.Tensor], test: tuple[torch.Tensor, torch.Tensor]) -> dict[str, float]:
-    """The accuracies, 0..1, of least squares from features (N, D) to classes int64 (N, 2): shape, colour, both."""
-    (features, classes), (unseen, wanted) = train, test
-    mean, width = features.mean(dim=0), features.shape[1]
-    centred, counts = (features - mean).double(), (len(SHAPES), len(COLOURS))
-    ridge = RIDGE * centred.square().mean() * len(centred) * torch.eye(width, dtype=torch.float64)
-    right = []
-    for column, count in enumerate(counts):
-        targets = F.one_hot(classes[:, column], count).double()
-        weights = torch.linalg.solve(centred.T @ centred + ridge, centred.T @ (targets - targets.mean(dim=0)))
-        logits = (unseen - mean).double() @ weights + targets.mean(dim=0)
-        right.append(logits.argmax(dim=1) == wanted[:, column])
-    return dict(zip(SENTENCES, (float(hits.float().mean()) for hits in (*right, right[0] & right[1])), strict=True))
-
-
-@torch.no_grad()
-def probe_backbones(train: list[View], test: list[View]) -> dict[str, dict[str, float]]:
-    """The probe's accuracies for stage 1's backbone and for IRNet's, on close-ups."""
-    clip, resnet = build_clip(BACKBONE), build_network("resnet-toy", pretrained=True).backbone.eval()
-    last_features = {BACKBONE: lambda images: image_pyramid(clip, images)[-1], "resnet-toy": lambda x: resnet(x)[-1]}
-    rows = {}
-    for name, features_of in last_features.items():
-        sets = []
-        for views in (train, test):
-            images, classes = collate_classes(views)
-            sets.append((torch.cat([features_of(part).mean(dim=(2, 3)) for part in images.split(BATCH)]), classes))
-        rows[f"{name}, close-ups"] = probe(*sets)
-    return rows
 
 
 def draw_views(photos: list[Photo], shares: tuple[float, float, float], size: int) -> list[View]:
     """As many views as photos."""
     views = ToyViews(photos, len(photos), size, shares, GAIN, seed=0)
     return [views[index] for index in range(len(photos))]
+
+
+@torch.no_grad()
+def embed(network: Callable[[torch.Tensor], torch.Tensor], views: list[View]) -> torch.Tensor:
+    """The features (N, D) that a network makes of the images of N views."""
+    return torch.cat([network(batch) for batch in torch.stack([view.image for view in views]).split(BATCH)])
+
+
+def zero_shot(scorer: Scorer, views: list[View]) -> list[float]:
+    """The part of the views, 0..1, whose nearest sentence is true: by shape, by colour, and by both."""
+    images = embed(scorer.clip.encode_image, views)
+    shape, colour = collate_classes(views)[1].T
+    accuracies = []
+    for sentences, true in zip(SENTENCES.values(), (shape, colour, shape * len(COLOURS) + colour), strict=True):
+        nearest = (images @ scorer.embed_sentences(tokenize(sentences)).T).argmax(dim=1)
+        accuracies.append((nearest == true).float().mean().item())
+    return accuracies
+
+
+def cosines(scorer: Scorer, views: list[View], photos: list[Photo]) -> tuple[float, float]:
+    """Mean cosines of focused views with what is said of their object, and of the others in its photo.
+
+    Those are the pairs that stage 1's foreground and negative losses compare.
+    """
+    described = {photo.scene: photo.described for photo in photos}
+    images = F.normalize(embed(scorer.clip.encode_image, views), dim=-1)
+    own, others = [], []
+    for view, image in zip(views, images, strict=True):
+        for thing, said in described[view.scene]:
+            texts = scorer.embed_sentences(tokenize([text for text, _ in said], CAPTION_LENGTH))
+            (own if thing is view.thing else others).append(texts @ image)
+    return torch.cat(own).mean().item(), torch.cat(others).mean().item()
+
+
+def probe(train: tuple[torch.Tensor, torch.Tensor], test: tuple[torch.Tensor, torch.Tensor]) -> list[float]:
+    """The accuracies, 0..1, of least squares from features (N, D) to classes int64 (N, 2): shape, colour, both."""
+    (features, classes), (unseen, wanted) = train, test
+    counts = (len(SHAPES), len(COLOURS))
+    targets = torch.cat([F.one_hot(classes[:, i], count) for i, count in enumerate(counts)], dim=1).double()
+    mean = features.mean(dim=0)
+    centred = (features - mean).double()
+    ridge = RIDGE * centred.square().mean() * len(centred) * torch.eye(centred.shape[1], dtype=torch.float64)
+    weights = torch.linalg.solve(centred.T @ centred + ridge, centred.T @ targets)  # (D, shapes and colours)
+    logits = (unseen - mean).double() @ weights + targets.mean(dim=0)
+    found = torch.stack([part.argmax(dim=1) for part in logits.split(counts, dim=1)], dim=1)
+    right = found == wanted  # (N, 2)
+    return [*right.double().mean(dim=0).tolist(), right.all(dim=1).double().mean().item()]
 
 
 def parse_args() -> argparse.Namespace:
@@ -125,22 +99,30 @@ def main() -> None:
     args = parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    model = build_clip(args.scorer)
+    scorer, backbone = Scorer(build_clip(args.scorer)), build_clip(BACKBONE)
+    resnet = build_network("resnet-toy", pretrained=True).eval().backbone
     numbers = tqdm(range(args.scenes), "scenes", unit="photo", disable=None)
     photos = [make_photo(WORLD + 1, index, "test") for index in numbers]
     seen = [make_photo(WORLD, index, "train") for index in range(args.scenes)]
-    size = model.visual.image_size
-    size = size if isinstance(size, int) else size[0]
-    views = {kind: draw_views(photos, shares, size) for kind, shares in KINDS.items()}
-    rows = {f"{args.scorer}, {kind}": accuracies(model, of_kind) for kind, of_kind in views.items()}
-    rows |= probe_backbones(*(draw_views(scenes, KINDS["close-ups"], 96) for scenes in (seen, photos)))
+
+    focused = draw_views(photos, FOCUSED, scorer.resolution)
+    rows = {
+        f"{args.scorer}, close-ups": zero_shot(scorer, draw_views(photos, CLOSE_UPS, scorer.resolution)),
+        f"{args.scorer}, focused views": zero_shot(scorer, focused),
+    }
+    train, test = draw_views(seen, CLOSE_UPS, 96), draw_views(photos, CLOSE_UPS, 96)
+    last_features = {
+        BACKBONE: lambda images: image_pyramid(backbone, images)[-1].mean(dim=(2, 3)),
+        "resnet-toy": lambda images: resnet(images)[-1].mean(dim=(2, 3)),
+    }
+    for name, network in last_features.items():
+        sets = [(embed(network, views), collate_classes(views)[1]) for views in (train, test)]
+        rows[f"{name}, close-ups"] = probe(*sets)
     print(f"{'':<28}" + "".join(f"{attribute:>8}" for attribute in SENTENCES))
     for name, row in rows.items():
-        print(f"{name:<28}" + "".join(f"{accuracy:8.3f}" for accuracy in row.values()))
-    own, others = cosines(model, views["focused views"], photos)
-    print(
-        f"cosines of focused views with sentences: about their object {own:.3f}, about others in the photo {others:.3f}"
-    )
+        print(f"{name:<28}" + "".join(f"{accuracy:8.3f}" for accuracy in row))
+    own, others = cosines(scorer, focused, photos)
+    print(f"cosines of focused views with sentences: own object {own:.3f}, others in the photo {others:.3f}")
 
 
 if __name__ == "__main__":

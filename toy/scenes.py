@@ -68,32 +68,28 @@ def unit_contour(shape: str) -> np.ndarray:
 def random_scene(rng: np.random.Generator, count: int) -> Scene:
     """A scene of `count` objects that do not touch; each further object shares its shape or colour with the first.
 
-    The photo's shorter side is 240 to 299 pixels, the longer one 1.2 to 1.4 times that.
+    About one of them in twelve shares both. The photo's shorter side is 240 to 299 pixels, the longer one 1.2 to 1.4
+    times that.
     """
     side = int(rng.integers(240, 300))
     width, height = int(side * rng.uniform(1.2, 1.4)), side
     if rng.random() < 0.25:
         width, height = height, width
+    colours, sizes = tuple(COLOURS), tuple(SIZES)
     while True:  # now and then a crowded scene has no room for its last object
+        shape, colour = str(rng.choice(SHAPES)), str(rng.choice(colours))
+        kinds = [(shape, colour, str(rng.choice(sizes)))]
+        for _ in range(count - 1):
+            shared = rng.choice(("shape", "colour", "both"), p=(0.5, 0.42, 0.08))
+            other_shape = shape if shared != "colour" else str(rng.choice(SHAPES))
+            other_colour = colour if shared != "shape" else str(rng.choice(colours))
+            kinds.append((other_shape, other_colour, str(rng.choice(sizes))))
         things: list[Thing] = []
-        for kind in _kinds(rng, count):
+        for kind in kinds:
             thing = _place(rng, kind, things, width, height)
             things += [thing] if thing else []
         if len(things) == count:
             return Scene(width, height, tuple(things))
-
-
-def _kinds(rng: np.random.Generator, count: int) -> list[tuple[str, str, str]]:
-    """(shape, colour, size) of each object. About one distractor in twelve is the first object's twin."""
-    colours, sizes = tuple(COLOURS), tuple(SIZES)
-    shape, colour = str(rng.choice(SHAPES)), str(rng.choice(colours))
-    kinds = [(shape, colour, str(rng.choice(sizes)))]
-    for _ in range(count - 1):
-        shared = rng.choice(("shape", "colour", "both"), p=(0.5, 0.42, 0.08))
-        other_shape = shape if shared != "colour" else str(rng.choice(SHAPES))
-        other_colour = colour if shared != "shape" else str(rng.choice(colours))
-        kinds.append((other_shape, other_colour, str(rng.choice(sizes))))
-    return kinds
 
 
 def _place(
@@ -118,8 +114,16 @@ def paint(rng: np.random.Generator, scene: Scene) -> np.ndarray:
     for thing in scene.things:
         shadow = cv2.GaussianBlur(coverage(thing, scene, shift=0.06 * thing.radius), (0, 0), 0.06 * thing.radius + 0.5)
         image *= 1 - 0.35 * shadow[..., None]
-        alpha = coverage(thing, scene)[..., None]
-        image += alpha * (_surface(rng, thing, scene) - image)
+        # The object has its colour, jittered and lit from one side.
+        hue, saturation, value = COLOURS[thing.colour]
+        hue += rng.normal(0, 4)
+        saturation, value = min(1, saturation * rng.uniform(0.85, 1.05)), min(1, value * rng.uniform(0.9, 1.1))
+        angle = rng.uniform(0, 2 * np.pi)
+        x, y = np.arange(scene.width) - thing.x, np.arange(scene.height)[:, None] - thing.y
+        along = (x * np.cos(angle) + y * np.sin(angle)) / thing.radius
+        light = 1 + 0.12 * along.clip(-1, 1).astype(np.float32)
+        surface = _rgb(hue, saturation, value) * light[..., None]  # (height, width, 3), about 0..255
+        image += coverage(thing, scene)[..., None] * (surface - image)
     image += rng.uniform(2, 7) * rng.standard_normal(image.shape, np.float32)
     return image.clip(0, 255).astype(np.uint8)
 
@@ -138,18 +142,6 @@ def _rgb(hue: float, saturation: float, value: float) -> np.ndarray:
     """A colour, float32 (3,) in 0..255, from its hue in degrees and its saturation and value in 0..1."""
     pixel = np.array([[[hue % 360, saturation, value]]], np.float32)
     return cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0] * 255
-
-
-def _surface(rng: np.random.Generator, thing: Thing, scene: Scene) -> np.ndarray:
-    """The object's colour, jittered and lit from one side: float64 (height, width, 3), about 0..255."""
-    hue, saturation, value = COLOURS[thing.colour]
-    hue += rng.normal(0, 4)
-    saturation, value = min(1, saturation * rng.uniform(0.85, 1.05)), min(1, value * rng.uniform(0.9, 1.1))
-    angle = rng.uniform(0, 2 * np.pi)
-    x, y = np.arange(scene.width) - thing.x, np.arange(scene.height)[:, None] - thing.y
-    along = x * np.cos(angle) + y * np.sin(angle)
-    light = 1 + 0.12 * (along / thing.radius).clip(-1, 1).astype(np.float32)
-    return _rgb(hue, saturation, value) * light[..., None]
 
 
 def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:

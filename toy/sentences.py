@@ -47,8 +47,15 @@ class Meaning:
 def resolve(scene: Scene, meaning: Meaning, strict: bool = True) -> list[Thing]:
     """The objects that fit a meaning; with `strict=False` also those that somebody might take for it."""
     found = [thing for thing in scene.things if has_attributes(thing, meaning)]
-    if meaning.place:
-        return [thing for thing in found if _is_at(meaning.place, thing, found, scene, strict)]
+    if meaning.place:  # the one in that half of the photo with no other further towards that side
+        margin = MARGIN if strict else -MARGIN
+        distance = {thing: _towards(meaning.place, thing, scene)[0] for thing in found}
+        return [
+            thing
+            for thing in found
+            if distance[thing] < 0.5 - margin / 2
+            and all(distance[other] > distance[thing] + margin for other in found if other != thing)
+        ]
     if meaning.relation:
         anchors = resolve(scene, meaning.anchor, strict)
         return [t for t in found if any(_holds(meaning.relation, t, anchor, scene, strict) for anchor in anchors)]
@@ -74,14 +81,6 @@ def _towards(side: str, thing: Thing, scene: Scene) -> tuple[float, float]:
     if side in ("left", "right"):
         return (x if side == "left" else 1 - x), y
     return (y if side in ("top", "above") else 1 - y), x
-
-
-def _is_at(place: str, thing: Thing, candidates: list[Thing], scene: Scene, strict: bool) -> bool:
-    """Whether the object lies in that half of the photo with no other candidate further towards that side."""
-    margin = MARGIN if strict else -MARGIN
-    distance = _towards(place, thing, scene)[0]
-    others = [_towards(place, other, scene)[0] for other in candidates if other != thing]
-    return distance < 0.5 - margin / 2 and all(other > distance + margin for other in others)
 
 
 def _holds(relation: str, thing: Thing, anchor: Thing, scene: Scene, strict: bool) -> bool:

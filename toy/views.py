@@ -7,7 +7,7 @@ as the sentences of the data set do. No mask is used. The centre of the blob com
 it drew the object; the shape of the blob is random.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
@@ -46,17 +46,16 @@ class View(NamedTuple):
         return bool(found) if self.thing is None else self.thing in found
 
 
+@dataclass
 class ToyViews(Dataset):
-    """`count` views of photos, `size` pixels square, each drawn from (seed, index).
+    """`count` views of photos, each drawn from (seed, index)."""
 
-    `shares`: the probabilities of a close-up, a focused view and a whole photo; `gain`: that of `blob_mask`.
-    """
-
-    def __init__(
-        self, photos: list[Photo], count: int, size: int, shares: tuple[float, float, float], gain: float, seed: int
-    ):
-        self.photos, self.count, self.size, self.seed = photos, count, size, seed
-        self.shares, self.gain = shares, gain
+    photos: list[Photo]
+    count: int
+    size: int  # pixels; views are square
+    shares: tuple[float, float, float]  # the probabilities of a close-up, a focused view and a whole photo
+    gain: float  # that of `blob_mask`
+    seed: int
 
     def __len__(self) -> int:
         return self.count

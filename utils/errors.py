@@ -19,8 +19,8 @@ class WriteError(UserError):
     """A file could not be written. The next one cannot either, so nobody should carry on after it."""
 
 
-def one_line(error: BaseException) -> str:
-    """The message of a UserError, even if a data loader's worker has wrapped its traceback around it.
+def one_line(error: BaseException | str) -> str:
+    """A line for the terminal, or the message of a UserError, even with a data loader's traceback wrapped around it.
 
     Without line breaks and control characters: names in a hostile file must not steer the terminal.
     """
@@ -29,7 +29,9 @@ def one_line(error: BaseException) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of a library's error, for a message; the error's name where it has no text."""
+    """For a message: the key that is missing, else the first line of a library's error, else the error's name."""
+    if isinstance(error, KeyError) and error.args:
+        return f"no {shown(error.args[0])}"
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
@@ -38,7 +40,7 @@ def shown(value: Any) -> str:
     try:
         return reprlib.repr(value)
     except ValueError:  # a number of thousands of digits
-        return f"a {type(value).__name__}"
+        return f"<{type(value).__name__}>"
 
 
 def run_script(main: Callable[[], None]) -> None:
