@@ -60,9 +60,13 @@ def _create(architecture: str, source: str | None = None) -> open_clip.CLIP:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of files that it then refuses
             # OpenAI trained with QuickGELU, which open_clip's plain names do not imply.
-            return open_clip.create_model(architecture, source, force_quick_gelu=True).eval()
+            model = open_clip.create_model(architecture, source, force_quick_gelu=True).eval()
     finally:
         logging.disable(logging.NOTSET)
+    for module in model.modules():
+        if hasattr(module, "batch_first"):  # with it, training projects each position in a product of its own
+            module.batch_first = False
+    return model
 
 
 def _create_toy(architecture: str, file: Path) -> open_clip.CLIP:

@@ -17,7 +17,7 @@ def _normalised(convolution: nn.Module, channels: int) -> nn.Sequential:
 class BilateralPrompt(nn.Module):
     """Adjusts an image's features to the sentences, and the sentences to the image (published: `bilateral_prompt`).
 
-    Inputs: `visual` (B, C, h, w) and `sentences` (B, N, C), both of `channels` channels.
+    Inputs: `visual` (B, C, h, w) and `sentences` (B, N, C), or (1, N, C) for all images, both of `channels` channels.
     """
 
     def __init__(self, channels: int):

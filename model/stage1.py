@@ -65,7 +65,7 @@ class ResponseNetwork(nn.Module):
         return Responses(own, full_maps(own, images.shape[-2:]))
 
     def _encode(self, images: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Unit features of images (B, D, h, w) and sentences (B, N, D); the norms have no epsilon.
+        """Unit features of images (B, D, h, w) and sentences (1, N, D); the norms have no epsilon.
 
         What follows is computed in float32 also under AMP: where the sentences attend alike to a whole image, the
         prompt's instance norm would magnify the rounding of bf16 to the size of the prompt itself.
@@ -74,7 +74,7 @@ class ResponseNetwork(nn.Module):
         visual = visual / visual.norm(dim=1, keepdim=True)
         sentences = in_full_precision(self.sentence_projection(encode_text(self.backbone, tokens).pooled))
         sentences = sentences / sentences.norm(dim=1, keepdim=True)
-        return visual, sentences.expand(len(images), -1, -1)
+        return visual, sentences[None]
 
     def _scores(self, visual: torch.Tensor, sentences: torch.Tensor) -> torch.Tensor:
         return self.logit_scale.exp() * torch.einsum("bchw,bnc->bnhw", visual, sentences)

@@ -16,7 +16,7 @@ esac
 
 output=$(toy_output "$seed")
 need_environment requirements.txt
-[ -f data/toy/refer/refcocog/instances.json ] || python -m toy --output data/toy
+[ -f data/toy/refer/refcocog/instances.json ] || python -m toy --output data/toy --seed "$TOY_WORLD"
 bash scripts/run_pipeline.sh refcocog umd "$output" "${TOY_DATA[@]}" --common "$TOY_COMMON" \
     --stage1 "$TOY_STAGE1 --seed $seed" --irnet "$TOY_IRNET --seed $seed" --stage2 "$TOY_STAGE2 --seed $seed"
 

@@ -19,8 +19,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--layout", choices=LAYOUTS, default="refcocog", help="data set whose files to write")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="each seed draws a different world")
     parser.add_argument("--train_scenes", type=positive_int, default=300, help="number of photos to train on")
-    parser.add_argument("--val_scenes", type=positive_int, default=60, help="number of photos in the val split")
-    parser.add_argument("--test_scenes", type=positive_int, default=70, help="number of photos in the test split")
+    parser.add_argument("--val_scenes", type=positive_int, default=40, help="number of photos in the val split")
+    parser.add_argument("--test_scenes", type=positive_int, default=100, help="number of photos in the test split")
     return parser.parse_args()
 
 

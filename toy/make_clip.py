@@ -50,8 +50,10 @@ class Phase(NamedTuple):
     shares: tuple[float, float, float]
 
 
-# Close-ups teach shapes cheaply. Everything else is learnt from photos as stage 1 or the scorer sees them.
-BACKBONE_PHASES = (Phase(96, 450, 64, 2e-3, (1.0, 0.0, 0.0)), Phase(320, 600, 32, 1e-3, (0.0, 0.25, 0.75)))
+# Close-ups teach shapes cheaply. Everything else is learnt from photos as stage 1 or the scorer sees them. The backbone
+# sees few whole ones: their captions are true wherever the object is, so features of the background learn to tell of
+# objects elsewhere, and stage 1 could no longer find the place.
+BACKBONE_PHASES = (Phase(96, 1500, 64, 2e-3, (1.0, 0.0, 0.0)), Phase(320, 700, 32, 1e-3, (0.0, 0.9, 0.1)))
 SCORER_PHASES = (Phase(96, 300, 64, 1.5e-3, (1.0, 0.0, 0.0)), Phase(96, 600, 64, 1.2e-3, (0.2, 0.8, 0.0)))
 RESNET_PHASE = Phase(96, 500, 64, 2e-3, (1.0, 0.0, 0.0))
 
