@@ -8,12 +8,14 @@ Networks and inputs have their real sizes and random values, so nothing is downl
 import os
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
 from benchmarks import irnet, tris
-from benchmarks.timing import Setting, compare
+from benchmarks.timing import Setting, measure
 from utils.errors import run_script
 from utils.files import write_json
 from utils.options import Parser
@@ -46,7 +48,9 @@ def main() -> None:
     for number, name in enumerate(names, start=1):
         print(f"measuring {name} ({number} of {len(names)})", file=sys.stderr)
         with tempfile.TemporaryDirectory() as folder:
-            row = table[name] = compare(ROWS[name](Setting(Path(folder), device, batch_size)), device)
+            setting = Setting(Path(folder), device, batch_size)
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                row = table[name] = process.submit(measure, ROWS[name], setting).result()
         cells = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in (row.get(column, "-") for column in COLUMNS))
         print(f"{name:22s}", *(f"{cell:>18s}" for cell in cells), flush=True)
     if args.json:

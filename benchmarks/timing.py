@@ -39,9 +39,14 @@ class Pair:
     straightforward: Callable[[], Results] | None  # None where nothing is gained but in parts with rows of their own
     count: int = 1  # how many of `unit` a call works through
     unit: str = "refs"
-    precision: str = "float32"  # of our matrix products: float32, tf32 or bf16
+    precision: str | None = "float32"  # of our dense products: float32, tf32 or bf16; None: there are none
     repeats: int = 5  # of the straightforward way; if 1, its only run is also the timed one
     ours_per_repeat: int = 1
+
+
+def measure(row: Callable[[Setting], Pair], setting: Setting) -> dict[str, float | str]:
+    """The row of the table that `row` describes; in a process of its own, it shares no memory with other rows."""
+    return compare(row(setting), setting.device)
 
 
 def compare(pair: Pair, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> dict[str, float | str]:
@@ -81,7 +86,7 @@ def compare(pair: Pair, device: torch.device, clock: Callable[[], float] = time.
         ratio = median(theirs) / median(ours)
         row |= {"straightforward_s": median(theirs), "ratio": ratio, "ratio_min": min(ratios), "ratio_max": max(ratios)}
     row |= {"ours_s": median(ours), "per_second": pair.count / median(ours), "unit": pair.unit, "peak_mb": max(peaks)}
-    if counter.get_total_flops() > 0:
+    if pair.precision and counter.get_total_flops() > 0:
         row["of_peak"] = counter.get_total_flops() / median(ours) / machine_peak(device, pair.precision)
     return row
 
@@ -124,7 +129,7 @@ def use_tf32(allowed: bool) -> None:
 @cache
 def machine_peak(device: torch.device, precision: str) -> float:
     """Operations per second of the fastest of five products of two large matrices."""
-    side = 16384 if device.type == "cuda" else 2048
+    side = 16384 if device.type == "cuda" else 4096
     matrix = torch.ones(side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     use_tf32(precision == "tf32")
     seconds = []
