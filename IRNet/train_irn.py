@@ -91,6 +91,8 @@ def train(
     done = 0
     if part.is_file():
         content = load_checkpoint(part, START_OVER)
+        if not {"network", "optimizer", "epoch"} <= content.keys():
+            raise UserError(f"{part} does not hold an unfinished training; {START_OVER}")
         fill(network, content["network"], part, START_OVER)
         optimizer.load_state_dict(content["optimizer"])
         done = content["epoch"]
