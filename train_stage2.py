@@ -13,7 +13,7 @@ from dataset.samples import TrainSamples, start_epoch, train_loader, with_pseudo
 from model.losses import Stage2Criterion
 from model.training import finish_epoch, initial_network, log_start, validate, validation_loaders
 from utils.checkpoint import restore
-from utils.distributed import data_parallel, end_processes, init_processes, is_main
+from utils.distributed import barrier, data_parallel, init_processes, is_main
 from utils.engine import Precision, build_optimizer, polynomial_decay, steps_per_epoch, train_one_epoch
 from utils.errors import run_script
 from utils.files import lock_folder
@@ -68,7 +68,7 @@ def main() -> None:
             finish_epoch(args, network, parts, history, splits, training_log, (epoch + 1) * steps)
         training_log.close()
         log(f"checkpoint: {args.output}/ckpt.pth; examples of the last epoch: {args.output}/examples.png")
-        end_processes()
+        barrier()
 
 
 if __name__ == "__main__":

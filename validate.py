@@ -17,7 +17,7 @@ from model.evaluation import evaluate, evaluate_masks
 from model.report import draw_cases, read_comparison, report_split, write_report
 from model.sheets import draw_maps
 from utils.checkpoint import find_checkpoint
-from utils.distributed import end_processes, init_processes, is_main
+from utils.distributed import barrier, init_processes, is_main
 from utils.errors import UserError, run_script
 from utils.files import write_json
 from utils.log import log, metrics_table
@@ -104,7 +104,7 @@ def validate(args: argparse.Namespace) -> None:
         title = f"{'untrained' if args.untrained else find_checkpoint(args.output, args.pretrain)}"
         title += f"{', PRMS' if args.prms else ''} on {args.dataset}"
         write_report(args.report, title, args.compare, reports, pictures)
-    end_processes()
+    barrier()
 
 
 def main() -> None:

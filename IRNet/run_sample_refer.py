@@ -21,7 +21,7 @@ from IRNet.data import photos_of
 from IRNet.make_ins_seg import MaskPass, show_pseudo_masks
 from IRNet.network import BACKBONES, load_network
 from IRNet.train_irn import SMALLEST_CROP, Schedule, train_irn
-from utils.distributed import end_processes, init_processes, is_main
+from utils.distributed import barrier, init_processes, is_main
 from utils.errors import UserError, run_script
 from utils.files import lock_folder
 from utils.options import Parser, fraction, non_negative_float, non_negative_int, on_off, positive_float, positive_int
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> None:
             masks = MaskPass(photos, map_dir, mask_dir, device, checkpoint, network, *settings)
             masks.run(args.work_space, args.resume, args.num_workers)
             show_pseudo_masks(masks, label_dir, args.work_space)
-        end_processes()
+        barrier()
 
 
 def start_a_process_per_gpu() -> None:

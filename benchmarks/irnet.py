@@ -42,7 +42,13 @@ def crf(setting: Setting) -> Pair:
     photo = (photo + np.random.default_rng(0).normal(0, 8, photo.shape)).clip(0, 255).astype(np.uint8)
     image = torch.from_numpy(photo).to(setting.device)
     labels = torch.stack([response > 0.3, response > 0.1], dim=-1).to(setting.device)
-    return Pair(lambda: [[DenseCRF(image)(labels)]], lambda: [[crf_per_label(image, labels)]], unit="photos", repeats=3)
+    return Pair(
+        lambda: [[DenseCRF(image)(labels)]],
+        lambda: [[crf_per_label(image, labels)]],
+        unit="photos",
+        precision=None,  # the products are sparse
+        repeats=3,
+    )
 
 
 def crf_per_label(photo: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -164,6 +164,7 @@ def evaluation(count: int, with_prms: bool, setting: Setting) -> Pair:
     network.visual_projection.bias -= features.mean(dim=(0, 2, 3))
     plain = as_published(copy.deepcopy(network), setting.input_size)
     scorer = random_scorer(setting) if with_prms else None
+    unfrozen = copy.deepcopy(scorer).requires_grad_(True) if with_prms else None
 
     def with_outcomes(maps: list[np.ndarray]) -> Results:
         outcomes = [
@@ -177,7 +178,7 @@ def evaluation(count: int, with_prms: bool, setting: Setting) -> Pair:
         return with_outcomes([response for _, maps, _ in found for response in maps])
 
     def straightforward() -> Results:
-        maps = select_among_sentences(scorer, plain, batch) if scorer else evaluate_each_sentence(plain, batch)
+        maps = select_among_sentences(unfrozen, plain, batch) if with_prms else evaluate_each_sentence(plain, batch)
         return with_outcomes([at_photo_size(m, setting.photo_size)[0].cpu().numpy() for m in maps])
 
     return Pair(ours, straightforward)

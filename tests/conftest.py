@@ -28,13 +28,18 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    """For the small networks of a module, which are faster so."""
+@pytest.fixture(scope="module", autouse=True)
+def threads():
+    """A module's tests, and IRNet's passes in them, may choose the number of torch's threads; the next starts anew."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def one_thread(threads):
+    """For the small networks of a module, which are faster so."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

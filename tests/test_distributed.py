@@ -12,7 +12,7 @@ IMPORTS = f"import os, signal, sys, time\nsys.path.insert(0, {str(ROOT)!r})\n"
 GRADIENTS = """
 import torch
 from torch import nn
-from utils.distributed import accumulating, data_parallel, end_processes, init_processes, rank
+from utils.distributed import accumulating, data_parallel, barrier, init_processes, rank
 
 
 def main():
@@ -24,7 +24,7 @@ def main():
         with accumulating(network, part == 0):
             (network(images[4 * rank() + 2 * part :][:2]).square().mean() / 2).backward()
     torch.save([p.grad for p in network.parameters()], f"{sys.argv[1]}/{rank()}.pth")
-    end_processes()
+    barrier()
 
 
 main()

@@ -243,6 +243,14 @@ def test_the_scorer_collects_no_gradient(golden_scorer):
     assert all(parameter.grad is None for parameter in golden_scorer.parameters())
 
 
+def test_the_scorers_frozen_layers_compute_what_linear_layers_do(golden_scorer):
+    images, masks = golden_input("scorer", (2, 3, 224, 224)), torch.full((2, 1, 224, 224), 0.5)
+    with torch.no_grad():
+        frozen = golden_scorer.embed_images(images, masks)
+    plain = golden_scorer.embed_images(images, masks.requires_grad_())  # with gradients they are linear layers
+    assert float((frozen - plain.detach()).abs().max()) < 1e-5
+
+
 def test_a_weight_of_zero_switches_a_loss_off():
     criterion = Stage1Criterion(SentenceTable(None, [], 20), foreground=0, negative=0)
     output = type("Output", (), {"scores": torch.randn(2, 2, 3, 3), "response": None})

@@ -4,6 +4,8 @@ Under `torchrun` the environment says who we are; without it there is one proces
 there are GPUs, else the CPU. When a process dies, torchrun's agent ends the others.
 """
 
+import atexit
+import gc
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -27,7 +29,14 @@ def init_processes() -> torch.device:
     if "RANK" in os.environ and not dist.is_initialized():
         # Processes that share out hours of work finish minutes apart: longer than NCCL's own time-out.
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=1))
+        atexit.register(_leave)
     return device
+
+
+def _leave() -> None:
+    """Let go of networks, then of the process group: gloo aborts now and then where a network outlives its group."""
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def world_size() -> int:
@@ -55,15 +64,8 @@ def all_gather(value: Item) -> list[Item]:
 
 
 def barrier() -> None:
-    """Return once every process has arrived here."""
+    """Return once every process has arrived here. Scripts end with it: nobody leaves while another needs them."""
     all_gather(None)
-
-
-def end_processes() -> None:
-    """Return once every process has arrived here, so that none leaves while another still needs it."""
-    barrier()
-    if dist.is_initialized() and dist.get_backend() == "nccl":
-        dist.destroy_process_group()  # NCCL warns without it; after it, gloo aborts a process now and then
 
 
 def shard(items: Sequence[Item]) -> list[Item]:
