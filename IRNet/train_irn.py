@@ -165,7 +165,10 @@ def train_step(
 @torch.no_grad()
 def mean_displacement(network: nn.Module, loader: DataLoader, device: torch.device) -> Tensor:
     """The mean over all pixels and over the photos of all processes; float32 (2,), y and x."""
-    own = []
+    # Summed, not collected: small tensors that stay between large ones that come and go cost gigabytes of memory.
+    total, count = torch.zeros(2, dtype=torch.float64), 0
     for photos, _ in tqdm(loader, "train_irn, mean displacement", disable=None if is_main() else True):
-        own.append(network(photos.to(device)).displacement.mean(dim=(2, 3)).double().cpu())
-    return torch.cat(sum(all_gather(own), [])).mean(dim=0).float()
+        total += network(photos.to(device)).displacement.mean(dim=(2, 3)).sum(dim=0, dtype=torch.float64).cpu()
+        count += len(photos)
+    totals, counts = zip(*all_gather((total, count)), strict=True)
+    return (sum(totals) / sum(counts)).float()
