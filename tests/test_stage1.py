@@ -12,7 +12,7 @@ from model.attention import BilateralPrompt
 from model.build import Architecture, build_network
 from model.checkpoint_names import our_name
 from model.losses import Stage1Criterion, classification_loss, classification_scores, foreground_loss, negative_loss
-from model.scorer import Scorer, SentenceTable
+from model.scorer import FrozenLinear, Scorer, SentenceTable
 from tests.golden import (
     difference,
     figures,
@@ -245,6 +245,7 @@ def test_the_scorer_collects_no_gradient(golden_scorer):
 
 def test_the_scorers_frozen_layers_compute_what_linear_layers_do(golden_scorer):
     images, masks = golden_input("scorer", (2, 3, 224, 224)), torch.full((2, 1, 224, 224), 0.5)
+    assert sum(isinstance(module, FrozenLinear) for module in golden_scorer.clip.visual.modules()) == 2 * 12
     with torch.no_grad():
         frozen = golden_scorer.embed_images(images, masks)
     plain = golden_scorer.embed_images(images, masks.requires_grad_())  # with gradients they are linear layers
