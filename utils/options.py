@@ -202,6 +202,9 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     other = group.add_mutually_exclusive_group()
     other.add_argument("--untrained", action="store_true", help="evaluate stage 1 before any training")
     other.add_argument("--pseudo_path", metavar="FOLDER", help="evaluate these pseudo masks instead of a network")
+    group.add_argument(
+        "--skip_missing", action="store_true", help="with --pseudo_path: leave out the refs that have none"
+    )
     group.add_argument("--prms", action="store_true", help="PRMS: give all sentences of a ref the map that fits best")
     add_scorer_option(group)
     group.add_argument("--json", metavar="FILE", help="also write the metrics to this file, by split")
