@@ -186,7 +186,7 @@ def draw_cases(
     part = split.part([reference for reference in split.references if reference.index in indices])
     loader = eval_loader(EvalPhotos(part, size, query_length), 1, 0)
     drawn: dict[int, list[bytes]] = {}
-    with optional(f"some pictures of {split.name}"):  # on every process: the others wait for all pictures
+    with optional(f"some cases of {split.name}"):  # on every process: the others wait for all pictures
         for target, maps, _ in responses(network, loader, device, scorer, "pictures"):
             photo = fit_into(np.array(read_photo(split.photo_path(target.reference))), CASE_TILE)
             for sentence, response in enumerate(maps):

@@ -28,7 +28,7 @@ def optional(picture: str | Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        print(f"warning: {picture} is left out: {one_line(error)}", file=sys.stderr, flush=True)
+        print(f"warning: {picture} cannot be drawn: {one_line(error)}", file=sys.stderr, flush=True)
 
 
 def draw_examples(split: Split, network: torch.nn.Module, size: int, query_length: int) -> np.ndarray:

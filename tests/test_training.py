@@ -137,7 +137,7 @@ def test_an_epoch_is_kept_and_an_empty_split_named_whatever_happens_to_the_pictu
     assert {file.name for file in tmp_path.iterdir()} == {"ckpt.pth", "ckpt_hit.pth", "ckpt_last.pth", "log.jsonl"}
     printed = capsys.readouterr()
     assert "warning: 95 % of the masks predicted on val are empty; look at" in printed.out
-    assert f"warning: {tmp_path}/examples.png is left out: the photo {tmp_path}/gone" in printed.err
+    assert f"warning: {tmp_path}/examples.png cannot be drawn: the photo {tmp_path}/gone" in printed.err
 
 
 def test_every_ref_is_seen_once_in_an_epoch_in_an_order_of_its_own(world):
