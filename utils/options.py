@@ -220,7 +220,7 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
         "--cam_format",
         choices=["full", "native"],
         default="full",
-        help="maps at the photo's size, or the scores that they are computed from, hundreds of times smaller",
+        help="maps at the photo's annotated size, or the scores that they are computed from, hundreds of times smaller",
     )
     group.add_argument("--name_save_dir", metavar="FOLDER", help="write the list of these maps' names there")
     group.add_argument("--save_cam", action="store_true", help="accepted; --cam_save_dir alone decides")
