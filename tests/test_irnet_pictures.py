@@ -18,6 +18,10 @@ def test_overlays_by_hand():
     assert heat[0, 1, 0] > heat[0, 1, 2]  # and ends with red
     masked = mask_overlay(photo, np.array([[True, False, False]] * 2))
     assert masked[0, 0].tolist() == [100] * 3 and masked[0, 1].tolist() == [20 + veil for veil in VEIL]
+    larger = np.repeat(np.repeat([[True, False, False]] * 2, 2, axis=0), 2, axis=1)
+    assert (mask_overlay(photo, larger) == masked).all() and (
+        heat_overlay(photo, larger * 1.0)[0] == heat[0, [1, 0, 0]]
+    ).all()
 
 
 def test_contact_sheet_places_every_picture(tmp_path):

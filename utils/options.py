@@ -202,6 +202,9 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     other = group.add_mutually_exclusive_group()
     other.add_argument("--untrained", action="store_true", help="evaluate stage 1 before any training")
     other.add_argument("--pseudo_path", metavar="FOLDER", help="evaluate these pseudo masks instead of a network")
+    group.add_argument(
+        "--skip_missing", action="store_true", help="with --pseudo_path: leave out the refs that have none"
+    )
     group.add_argument("--prms", action="store_true", help="PRMS: give all sentences of a ref the map that fits best")
     add_scorer_option(group)
     group.add_argument("--json", metavar="FILE", help="also write the metrics to this file, by split")
@@ -217,7 +220,7 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
         "--cam_format",
         choices=["full", "native"],
         default="full",
-        help="maps at the photo's size, or the scores that they are computed from, hundreds of times smaller",
+        help="maps at the photo's annotated size, or the scores that they are computed from, hundreds of times smaller",
     )
     group.add_argument("--name_save_dir", metavar="FOLDER", help="write the list of these maps' names there")
     group.add_argument("--save_cam", action="store_true", help="accepted; --cam_save_dir alone decides")
