@@ -1,13 +1,10 @@
 """Mistakes of the user, reported in one line.
 
 Whoever finds something wrong with what comes from outside raises `UserError` with a sentence that names the thing and
-says what to do. A script wraps its `main` in `run_script`, which prints that sentence and exits with status 2.
+says what to do. `utils.start.run_script` prints that sentence and exits with status 2.
 """
 
 import reprlib
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 
@@ -41,14 +38,3 @@ def shown(value: Any) -> str:
         return reprlib.repr(value)
     except ValueError:  # a number of thousands of digits
         return f"<{type(value).__name__}>"
-
-
-def run_script(main: Callable[[], None]) -> None:
-    """Run a script's `main`: a `UserError` becomes one line on standard error and exit status 2, Ctrl-C status 130."""
-    try:
-        main()
-    except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
