@@ -21,8 +21,13 @@ def one_line(error: BaseException | str) -> str:
 
     Without line breaks and control characters: names in a hostile file must not steer the terminal.
     """
-    message = str(error).rsplit(f"{UserError.__name__}: ", 1)[-1].strip()
+    message = as_unicode(str(error)).rsplit(f"{UserError.__name__}: ", 1)[-1].strip()
     return "".join(character if character.isprintable() else " " for character in message)
+
+
+def as_unicode(text: str) -> str:
+    """The text with U+FFFD for what is not Unicode: half an emoji, or bytes of a name or argument in another encoding."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def reason(error: BaseException) -> str:
