@@ -26,7 +26,7 @@ def one_line(error: BaseException | str) -> str:
 
 
 def as_unicode(text: str) -> str:
-    """The text with U+FFFD for what is not Unicode: half an emoji, or bytes of a name or argument in another encoding."""
+    """The text with U+FFFD for what is not Unicode: half an emoji, bytes of a name or argument in another encoding."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
