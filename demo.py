@@ -6,6 +6,8 @@ writes `figs/demo_(man on the right).png`, the response over the photo. `python 
 page in the browser.
 """
 
+from utils.start import run_script
+
 import argparse
 import re
 import subprocess
@@ -20,7 +22,7 @@ from pycocotools import mask as coco
 
 from dataset.photos import read_photo
 from model.segmenter import Segmenter, load_model
-from utils.errors import UserError, reason, run_script
+from utils.errors import UserError, as_unicode, reason
 from utils.files import write_json
 from utils.options import Parser, input_size, port_number
 from utils.pictures import heat_overlay, mask_overlay, save_png
@@ -31,9 +33,11 @@ REPOSITORY = Path(__file__).parent
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser(__doc__.splitlines()[0], "python demo.py --img figs/demo.png --text 'man on the right'")
+    parser = Parser(__doc__, "python demo.py --img figs/demo.png --text 'man on the right'")
     parser.add_argument("--img", type=Path, metavar="FILE", help="a photo, or a folder of photos")
-    parser.add_argument("--text", nargs="+", metavar="SENTENCE", help="what to segment, one or several sentences")
+    parser.add_argument(
+        "--text", nargs="+", type=as_unicode, metavar="SENTENCE", help="what to segment, one or several sentences"
+    )
     parser.add_argument("--web", action="store_true", help="open a page for the browser, on this machine only")
     parser.add_argument("--port", type=port_number, default=7860, help="the page's port; 0 takes any free one")
     words = f"a checkpoint of either stage (default: the published {PUBLISHED}, downloaded on first use)"

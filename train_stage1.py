@@ -4,6 +4,8 @@ python train_stage1.py --dataset refcocog --splitBy umd --output ./weights/refco
 torchrun --nproc_per_node=4 train_stage1.py ...
 """
 
+from utils.start import run_script
+
 import argparse
 import time
 
@@ -16,7 +18,6 @@ from model.training import finish_epoch, initial_network, log_start, show_epoch,
 from utils.checkpoint import restore
 from utils.distributed import barrier, data_parallel, init_processes, is_main
 from utils.engine import Precision, build_optimizer, polynomial_decay, steps_per_epoch, train_one_epoch
-from utils.errors import run_script
 from utils.files import lock_folder
 from utils.log import TrainingLog, log
 from utils.options import (
@@ -88,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, lasting=True)

@@ -5,6 +5,8 @@ r"""Train stage 2, the segmentation network, on the pseudo masks that IRNet made
     torchrun --nproc_per_node=4 train_stage2.py ...
 """
 
+from utils.start import run_script
+
 import argparse
 import time
 
@@ -15,7 +17,6 @@ from model.training import finish_epoch, initial_network, log_start, show_epoch,
 from utils.checkpoint import restore
 from utils.distributed import barrier, data_parallel, init_processes, is_main
 from utils.engine import Precision, build_optimizer, polynomial_decay, steps_per_epoch, train_one_epoch
-from utils.errors import run_script
 from utils.files import lock_folder
 from utils.log import TrainingLog, log
 from utils.options import Parser, add_data_and_network_options, add_training_options
@@ -73,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, lasting=True)

@@ -4,6 +4,8 @@ r"""Evaluate a checkpoint of either stage; select maps with PRMS and export them
         --pretrain stage1_refcocog_umd.pth --eval
 """
 
+from utils.start import run_script
+
 import argparse
 import time
 
@@ -20,7 +22,7 @@ from model.scorer import Scorer
 from model.sheets import draw_maps, optional
 from utils.checkpoint import find_checkpoint
 from utils.distributed import barrier, init_processes, is_main
-from utils.errors import UserError, run_script
+from utils.errors import UserError
 from utils.files import write_json
 from utils.log import log, metrics_table
 from utils.metrics import Outcome, summarise

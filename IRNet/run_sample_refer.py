@@ -14,6 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from utils.start import run_script
+
 import torch
 
 from IRNet.cam_to_ir_label import LabelPass
@@ -21,8 +23,8 @@ from IRNet.data import photos_of
 from IRNet.make_ins_seg import MaskPass, show_pseudo_masks
 from IRNet.network import BACKBONES, load_network
 from IRNet.train_irn import SMALLEST_CROP, Schedule, train_irn
-from utils.distributed import barrier, init_processes, is_main
-from utils.errors import UserError, run_script
+from utils.distributed import barrier, init_processes, is_main, started_in_a_group
+from utils.errors import UserError
 from utils.files import lock_folder
 from utils.options import Parser, fraction, non_negative_float, non_negative_int, on_off, positive_float, positive_int
 
@@ -145,7 +147,7 @@ def run(args: argparse.Namespace) -> None:
 def start_a_process_per_gpu() -> None:
     """If there are several GPUs, replace this process by one per GPU under torchrun, unless it runs there already."""
     gpus = torch.cuda.device_count()
-    if gpus > 1 and "RANK" not in os.environ:
+    if gpus > 1 and not started_in_a_group():
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}"]
         os.execv(sys.executable, [sys.executable, *torchrun, *sys.argv])
 
@@ -158,4 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, lasting=True)

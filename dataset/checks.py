@@ -3,7 +3,7 @@
 from pathlib import PureWindowsPath
 from typing import Any
 
-from utils.errors import UserError, shown
+from utils.errors import UserError, as_unicode, shown
 
 
 def checked_sentences(sentences: Any, where: str) -> tuple[str, ...]:
@@ -14,12 +14,12 @@ def checked_sentences(sentences: Any, where: str) -> tuple[str, ...]:
 
 
 def checked_sentence(sentence: Any, where: str, hint: str = "correct or remove it") -> str:
-    """The sentence itself; UserError where it is not text or is empty."""
+    """The sentence, as Unicode; UserError where it is not text or is empty."""
     if not isinstance(sentence, str):
         raise UserError(f"{where} has a sentence that is not text ({shown(sentence)}); {hint}")
     if not sentence.strip():
         raise UserError(f"{where} has an empty sentence; {hint}")
-    return sentence
+    return as_unicode(sentence)
 
 
 def checked_path(path: Any, where: str, what: str = "photo") -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker_info
 
 from clip.tokens import tokenize
 from dataset.artifacts import png_path, read_mask
@@ -65,7 +65,11 @@ class TrainSamples(Dataset):
         sample: dict[str, Any] = {
             "image": to_input(resized(read_photo(self.split.photo_path(reference)), self.size)),
             "tokens": tokenize([reference.sentences[drawn]], self.query_length)[0],
-            "ids": {"sentence": self.first_sentence[index] + drawn, "negatives": torch.tensor(negatives).long()},
+            # Tensors, which are collated in shared memory: where that is full a worker says so, see `joined`.
+            "ids": {
+                "sentence": torch.tensor(self.first_sentence[index] + drawn),
+                "negatives": torch.tensor(negatives).long(),
+            },
             "ref_id": str(reference.ref_id),
         }
         if self.pseudo_masks is not None:
@@ -195,14 +199,24 @@ def ground_truth(split: Split, reference: Reference, size: tuple[int, int]) -> n
         raise UserError(f"{where} is damaged: {reason(error)}; correct or remove it") from None
 
 
+def joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The tensors one after another; in a loader's worker in shared memory.
+
+    There they go in any case. Where it is full, the error is raised here and reaches the main process, which would
+    otherwise wait for the batch for ever.
+    """
+    tensor = torch.cat(tensors)
+    return tensor.share_memory_() if get_worker_info() else tensor
+
+
 def collate_photos(photos: Sequence[EvalBatch]) -> EvalBatch:
     """Several photos as one batch."""
     firsts = list(accumulate((len(p.targets) for p in photos), initial=0))
     return EvalBatch(
-        images=torch.cat([p.images for p in photos]),
-        tokens=torch.cat([p.tokens for p in photos]),
-        photo=torch.cat([p.photo + number for number, p in enumerate(photos)]),
-        target=torch.cat([p.target + first for p, first in zip(photos, firsts, strict=False)]),
+        images=joined([p.images for p in photos]),
+        tokens=joined([p.tokens for p in photos]),
+        photo=joined([p.photo + number for number, p in enumerate(photos)]),
+        target=joined([p.target + first for p, first in zip(photos, firsts, strict=False)]),
         targets=[target for p in photos for target in p.targets],
     )
 

@@ -25,7 +25,7 @@ from model.evaluation import responses
 from model.scorer import Scorer
 from model.sheets import optional
 from utils.distributed import all_gather, is_main
-from utils.errors import UserError
+from utils.errors import UserError, as_unicode
 from utils.files import atomic_write, read_json, write_json
 from utils.log import log
 from utils.metrics import Outcome, metric_parts
@@ -223,5 +223,5 @@ def write_page(folder: str | Path, report: dict[str, Any], pictures: dict[str, d
     environment.filters["base64"] = lambda content: b64encode(content).decode()
     page = environment.get_template("report.html").render(report, pictures=pictures)
     with atomic_write(Path(folder) / "report.html") as file:
-        file.write(page.encode())
+        file.write(as_unicode(page).encode())
     log(f"report: {Path(folder) / 'report.html'} and report.json")

@@ -13,6 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from utils.start import run_script
+
 from tqdm import tqdm
 
 from clip.tokens import count_tokens
@@ -21,7 +23,7 @@ from dataset.photos import opened
 from dataset.references import Split
 from dataset.samples import ground_truth
 from toy.layouts import MARKER
-from utils.errors import UserError, one_line, run_script, shown
+from utils.errors import UserError, one_line, shown
 from utils.log import log
 from utils.options import Parser, add_data_set_options, query_length
 
@@ -79,7 +81,7 @@ def check(args: argparse.Namespace, name: str, published: int | None) -> Iterato
 
 
 def main() -> None:
-    parser = Parser(__doc__.splitlines()[0], "python scripts/check_data.py --dataset refcocog --splitBy umd")
+    parser = Parser(__doc__, "python scripts/check_data.py --dataset refcocog --splitBy umd")
     group = add_data_set_options(parser, tuple(DATA_SETS))
     group.add_argument("--max_query_len", type=query_length, default=20, help="tokens a sentence is cut to, 3 to 77")
     group.add_argument("--full", action="store_true", help=f"decode every photo, not only every {DECODED_EVERY}th")

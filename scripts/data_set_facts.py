@@ -9,8 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from utils.start import run_script
+
 from dataset.datasets import DATA_SETS, known_splits
-from utils.errors import run_script
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.errors import run_script
+from utils.start import run_script
+
 from utils.files import read_json, write_json
 
 HINT = "run the same command again"

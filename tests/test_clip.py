@@ -110,7 +110,7 @@ def test_files_without_weights_are_refused_in_one_line(tmp_path, monkeypatch, na
 
 
 def test_without_a_network_one_line_names_the_way_out(tmp_path):
-    code = "from clip import build_clip; from utils.errors import run_script; run_script(lambda: build_clip('RN50'))"
+    code = "from clip import build_clip; from utils.start import run_script; run_script(lambda: build_clip('RN50'))"
     offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=offline, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)

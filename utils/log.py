@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from utils.distributed import is_main
-from utils.errors import UserError, reason
+from utils.errors import UserError, as_unicode, reason
 from utils.files import atomic_write
 
 
@@ -31,11 +31,11 @@ class TrainingLog:
 
             try:
                 self.board = SummaryWriter(board_folder)
-            except OSError as error:
-                problem = error.strerror or reason(error)
+            except (OSError, UnicodeError) as error:
+                problem = getattr(error, "strerror", None) or reason(error)
                 raise UserError(f"cannot write to {board_folder}: {problem}; choose another --board_folder") from None
             rows = "".join(f"| {name} | {value} |\n" for name, value in settings.items())
-            self.board.add_text("settings", f"| flag | value |\n|---|---|\n{rows}")
+            self.board.add_text("settings", as_unicode(f"| flag | value |\n|---|---|\n{rows}"))
 
     def epoch(self, history: list[dict[str, Any]], step: int) -> None:
         """Write all epochs so far, on the main process: each is in the file once, whatever was interrupted."""

@@ -18,13 +18,14 @@ from utils.distributed import usable_cores, world_size
 class Parser(argparse.ArgumentParser):
     """An argument parser that shows defaults and answers a mistake with one line and exit status 2.
 
-    Without an `example`, the description is a script's docstring: a paragraph, and then its examples.
+    The description is a script's docstring: a paragraph, and then, without an `example`, its examples. `python -OO` has
+    no docstrings.
     """
 
-    def __init__(self, description: str, example: str = "", **options: object):
-        if not example:
-            description, example = description.split("\n\n", 1)
-        epilog = "example:\n" + textwrap.indent(textwrap.dedent(example), "  ")
+    def __init__(self, docstring: str | None, example: str = "", **options: object):
+        description, _, examples = (docstring or "").partition("\n\n")
+        example = textwrap.indent(textwrap.dedent(example or examples), "  ")
+        epilog = f"example:\n{example}" if example else None
         formatter = partial(_HelpFormatter, max_help_position=32, width=110)
         super().__init__(
             description=description, epilog=epilog, formatter_class=formatter, allow_abbrev=False, **options
