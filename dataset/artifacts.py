@@ -10,6 +10,7 @@
 <ins_seg dir>/<name>.json       its instances, see `write_mask`
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 
 from dataset.checks import checked_name, checked_path
+from dataset.masks import foreground
 from dataset.photos import MAX_PIXELS, opened
 from utils.errors import UserError, reason
 from utils.files import atomic_write, read_json, write_json
@@ -147,7 +149,7 @@ def write_mask(folder: str | Path, name: str, mask: np.ndarray, instances: list[
 def read_mask(folder: str | Path, name: str, size: tuple[int, int] | None = None) -> np.ndarray:
     """A pseudo mask, bool (H, W); UserError where it does not have the `size` (H, W) of its photo, if that is given."""
     hint = "make it with IRNet/run_sample_refer.py --make_ins_seg_pass True"
-    mask = _read_png(folder, name, hint) > 0
+    mask = _read_png(folder, name, hint, foreground)
     if size is not None and mask.shape != size:
         sizes = f"{mask.shape[0]} x {mask.shape[1]}, its photo {size[0]} x {size[1]}"
         raise UserError(f"the pseudo mask {png_path(folder, name)} is {sizes}; remove it and {hint}")
@@ -159,11 +161,13 @@ def _write_png(folder: str | Path, name: str, pixels: np.ndarray) -> None:
         Image.fromarray(pixels.astype(np.uint8)).save(file, format="PNG", optimize=True)
 
 
-def _read_png(folder: str | Path, name: str, hint: str) -> np.ndarray:
+def _read_png(
+    folder: str | Path, name: str, hint: str, pixels: Callable = lambda image: np.asarray(image.convert("L"))
+) -> np.ndarray:
     path = png_path(folder, name)
     try:
         with opened(path, ["PNG"]) as image:
-            return np.asarray(image.convert("L"))
+            return pixels(image)
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {hint}") from None
     except ValueError as error:
