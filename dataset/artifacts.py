@@ -10,6 +10,7 @@
 <ins_seg dir>/<name>.json       its instances, see `write_mask`
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 
 from dataset.checks import checked_name, checked_path
+from dataset.masks import foreground
 from dataset.photos import MAX_PIXELS, opened
 from utils.errors import UserError, reason
 from utils.files import atomic_write, read_json, write_json
@@ -148,7 +150,7 @@ def write_mask(folder: str | Path, name: str, mask: np.ndarray, instances: list[
 def read_mask(folder: str | Path, name: str, size: tuple[int, int] | None = None) -> np.ndarray:
     """A pseudo mask, bool (H, W), at `size` (H, W) if that is given; UserError where it has another aspect ratio."""
     hint = "make it with IRNet/run_sample_refer.py --make_ins_seg_pass True"
-    mask = _read_png(folder, name, hint) > 0
+    mask = _read_png(folder, name, hint, foreground)
     if size is None or mask.shape == size:
         return mask
     (height, width), (wanted_height, wanted_width) = mask.shape, size
@@ -163,11 +165,13 @@ def _write_png(folder: str | Path, name: str, pixels: np.ndarray) -> None:
         Image.fromarray(pixels.astype(np.uint8)).save(file, format="PNG", optimize=True)
 
 
-def _read_png(folder: str | Path, name: str, hint: str) -> np.ndarray:
+def _read_png(
+    folder: str | Path, name: str, hint: str, pixels: Callable = lambda image: np.asarray(image.convert("L"))
+) -> np.ndarray:
     path = png_path(folder, name)
     try:
         with opened(path, ["PNG"]) as image:
-            return np.asarray(image.convert("L"))
+            return pixels(image)
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {hint}") from None
     except ValueError as error:

@@ -17,12 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from clip import build_clip
 from dataset.artifacts import read_images, read_map
 from dataset.datasets import load_splits
 from IRNet.network import load_network as load_irnet
 from model.build import Architecture, build_network, load_network, network_content
+from model.segmenter import Segmenter
 from tests.conftest import ROOT, data_words, run
 from tests.golden import REFERENCE
 from tests.small_files import (
@@ -305,6 +307,7 @@ SIXTEEN_BITS = as_picture(np.full((2, 2), 300, np.uint16))
 HUGE = png_header(100_000, 100_000)
 TERABYTES = as_map(np.zeros((9, 9))).replace(b"(9, 9), }        ", b"(999999, 999999)}")
 NOT_OPENED = ANNOTATION | {"segmentation": "0_1.png"}  # only jsonl's masks may be paths
+OTHER_ENCODING = "it is not in UTF-8; save it as UTF-8"
 NO_MAP = "not a two-dimensional array of finite numbers"
 
 
@@ -326,8 +329,9 @@ def query(**values):
 
 BAD = [
     (("a.jpg", PHOTO[: len(PHOTO) // 2]), "the photo a.jpg cannot be decoded (image file is truncated"),
-    (("a.jpg", POSTSCRIPT), "the photo a.jpg cannot be decoded (cannot identify"),
+    (("a.jpg", POSTSCRIPT), "the photo a.jpg cannot be decoded (it is not a JPEG/PNG/BMP/"),
     (("a.jpg", SIXTEEN_BITS), "the photo a.jpg has more than 8 bits per channel"),
+    (("a.jpg", png_header(10_000, 10_000)), "the photo a.jpg cannot be decoded (it has 10000 x 10000 pixels, more"),
     (("a.jpg", HUGE), "the photo a.jpg cannot be decoded (Image size (10000000000 pixels)"),
     (("0_1.npz", [np.array([[Hostile()]]), [4, 6], [5, 5]]), "0_1.npz cannot be read (Object arrays cannot be loaded"),
     (("0_1.npz", [[[np.inf]], [4, 6], [5, 5]]), NO_MAP),
@@ -350,9 +354,14 @@ BAD = [
     (query(bbox=[[1, 2]]), "image '2' is damaged (not enough values to unpack"),
     (("train.jsonl", b"\n"), "train.jsonl is empty; a line is"),
     (("train.jsonl", [LINE, []]), "train.jsonl:2 is not a JSON object (no braces around it); a line is"),
+    (("train.jsonl", "{}".encode("utf-16")), f"train.jsonl:1 is not a JSON object ({OTHER_ENCODING}); a line is"),
+    (("train.jsonl", "{}".encode("utf-16-be")), OTHER_ENCODING),  # without a mark; these bytes are UTF-8 as well
+    (("train.jsonl", '{"image": "é.jpg"}'.encode("latin-1")), OTHER_ENCODING),
+    ((INSTANCES_FILE, "{}".encode("utf-16")), f"is not a COCO annotation file ({OTHER_ENCODING}); fetch"),
+    (("a_names.json", "[]".encode("utf-16")), f"a_names.json cannot be read as JSON ({OTHER_ENCODING}); export it"),
     (("train.jsonl", b"[" * 100_000), "train.jsonl:1 is not a JSON object (maximum recursion depth"),
     (line(image="b.jpg", mask=POLYGONS), "has a photo, mask or bbox that cannot be used (it is not there)"),
-    (line(mask="a.jpg"), "a.jpg cannot be used (cannot identify image"),
+    (line(mask="a.jpg"), "a.jpg cannot be used (it is not a PNG picture"),
     (line(mask=[[0, 0, 1, 1]]), "a polygon needs at least three points"),
     (line(mask=[[0, 0, 4, 0, 4, float("nan")]]), "a polygon has coordinates that are not finite"),
     (line(mask=[[0, 0, 1e5, 1e5] * 10]), "far outside any photo"),  # a long outline, see MAX_OUTLINE
@@ -363,12 +372,35 @@ BAD = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Image size")
 @pytest.mark.parametrize(("file", "words"), BAD, ids=[words for _, words in BAD])
 def test_a_bad_file_is_refused(file, words, folder):
     write_good_files()
     write(*file)
     with bounded(), refused(words):
         FILES[file[0]][2](file[0])
+
+
+IN_MEMORY = [
+    (np.full((4, 5), 300, np.uint16), "cannot be used (an array of uint16 (4, 5)); give a path, a PIL image, "),
+    (np.zeros((4, 5, 3)), "an array of float64 (4, 5, 3)"),
+    (np.zeros((4, 5), bool), "an array of bool (4, 5)"),
+    (np.zeros((3, 4, 5), np.uint8), "an array of uint8 (3, 4, 5)"),
+    (np.zeros(5, np.uint8), "an array of uint8 (5,)"),
+    (np.zeros((0, 5, 3), np.uint8), "an array of uint8 (0, 5, 3)"),
+    (torch.zeros(3, 4, 5), "the photo cannot be used (Tensor)"),
+    (PHOTO, "the photo cannot be used (bytes)"),
+    (Image.new("I;16", (5, 4)), "the photo has more than 8 bits per channel (mode I;16); convert it to 8 bits"),
+    (Image.new("F", (5, 4)), "the photo has more than 8 bits per channel (mode F)"),
+    (Image.new("RGB", (0, 4)), "the photo cannot be used (Image)"),
+    (Image.open(io.BytesIO(PHOTO[:3000])), "the photo cannot be decoded (image file is truncated"),
+]
+
+
+@pytest.mark.parametrize(("photo", "words"), IN_MEMORY, ids=[words for _, words in IN_MEMORY])
+def test_what_is_no_photo_is_not_segmented(photo, words, folder):
+    with refused(words):
+        Segmenter(torch.nn.Identity()).segment(photo, ["x"])
 
 
 def test_a_response_map_that_unpacks_to_much_more_takes_no_memory(folder):

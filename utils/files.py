@@ -88,10 +88,21 @@ def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
         file.write((json.dumps(value, indent=indent) + "\n").encode())
 
 
+def from_utf8(content: bytes) -> str:
+    """UTF-8 with or without a byte order mark as text; ValueError for JSON in another encoding."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # which no JSON has; UTF-16 without a mark has many
+        raise ValueError("it is not in UTF-8; save it as UTF-8")
+    return text
+
+
 def read_json(path: str | Path, hint: str) -> Any:
     """The value in a JSON file; UserError with `hint` where the file is absent or not JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(from_utf8(Path(path).read_bytes()))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {hint}") from None
     except (OSError, ValueError, RecursionError) as error:
