@@ -141,6 +141,10 @@ COMMANDS = [
     ("demo.py --img photo.jpg", "give --img and --text, or --web"),
     ("demo.py --img photo.jpg --text man --device tpu9", "the device tpu9 cannot be used"),
     ("demo.py --img none.jpg --text man", "the photo none.jpg is not there; name another --img"),
+    ("demo.py --img photo.jpg none.jpg --text man", "the photo none.jpg is not there; name another --img"),
+    ("demo.py --img file --text man", "the photo file cannot be decoded"),
+    ("demo.py --img photo.jpg --text ' '", "--text has an empty sentence; type what to segment"),
+    ("demo.py --img photo.jpg --text man --output file", "cannot write to file: File exists; choose another --output"),
     ("demo.py --img empty --text man", "the folder empty holds no photo (.jpg, "),
 ]
 
@@ -167,7 +171,7 @@ def test_a_mistaken_command_is_refused(command, words, bad_world, monkeypatch, c
     folder, flags = bad_world
     name, *given = shlex.split(command.format(**flags))
     if name == "demo.py":
-        given += ["--pretrain", "trained/ckpt.pth"]
+        given += ["--pretrain", "absent.pth"]  # it may have to be downloaded: what is wrong is said before
     before = files_of(folder)
     status, _, printed = run(ROOT / name, *given, monkeypatch=monkeypatch, capsys=capsys, folder=folder)
     assert status == 2
