@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from utils.errors import UserError, reason, shown
+from utils.errors import ResumeError, UserError, reason, shown
 from utils.files import atomic_write
 
 LAST = "ckpt_last.pth"
@@ -107,7 +107,7 @@ def restore(last: Mapping[str, Any] | None, parts: Mapping[str, Any], folder: st
         return history
     except Exception as error:  # a damaged or hostile file can raise almost anything
         problem = f"{type(error).__name__}: {reason(error)}"
-        raise UserError(f"{Path(folder) / LAST} is damaged ({problem}); train without --resume") from None
+        raise ResumeError(f"{Path(folder) / LAST} is damaged ({problem}); train without --resume") from None
 
 
 def fill(network: nn.Module, state: Mapping[str, Any], file: str | Path, hint: str) -> None:

@@ -1,12 +1,13 @@
 """Mistakes of the user, reported in one line.
 
 Whoever finds something wrong with what comes from outside raises `UserError` with a sentence that names the thing and
-says what to do. A script wraps its `main` in `run_script`, which prints that sentence and exits with status 2.
+says what to do. A script wraps its `main` in `run_script`, which prints that sentence and exits with its status.
 """
 
 import reprlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,26 @@ from typing import Any
 class UserError(Exception):
     """One sentence for the user: what is wrong with which thing, and what to do about it."""
 
+    status = 2  # with which the script exits
+
 
 class WriteError(UserError):
     """A file could not be written. The next one cannot either, so nobody should carry on after it."""
+
+
+class ResumeError(UserError):
+    """What an interrupted run left cannot be continued. A status of its own tells the pipeline to start over."""
+
+    status = 3
+
+
+@contextmanager
+def resuming() -> Iterator[None]:
+    """A UserError inside says that what an interrupted run left cannot be continued."""
+    try:
+        yield
+    except UserError as error:
+        raise ResumeError(str(error)) from error
 
 
 def one_line(error: BaseException | str) -> str:
@@ -44,11 +62,11 @@ def shown(value: Any) -> str:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's `main`: a `UserError` becomes one line on standard error and exit status 2, Ctrl-C status 130."""
+    """Run a script's `main`: a `UserError` becomes a line on standard error and its exit status, Ctrl-C 130."""
     try:
         main()
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.status)
     except KeyboardInterrupt:
         sys.exit(130)
