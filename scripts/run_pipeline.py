@@ -176,9 +176,8 @@ def main() -> None:
             try:
                 run_step(name, command, output)
             except (KeyboardInterrupt, SystemExit):
-                print(
-                    f"run_pipeline.py: interrupted in the step {name}; the same command resumes there", file=sys.stderr
-                )
+                message = f"interrupted in the step {name}; the same command resumes there"
+                print(f"run_pipeline.py: {message}", file=sys.stderr)
                 raise
             write_results(output)
     subprocess.run(["python", REPOSITORY / "scripts" / "results_table.py", output], check=True)

@@ -145,11 +145,9 @@ def test_a_step_that_cannot_be_resumed_starts_over_once(step, pipeline):
     status, ran, _ = pipeline.run(FAIL=step)
     assert (status, len(ran)) == (2, 1)  # another mistake: nothing is thrown away
     status, ran, _ = pipeline.run(REFUSE=step)
-    assert (status, scripts(ran)[0], scripts(ran)[1]) == (
-        0,
-        *[f"{step}.py".replace("IRNet", "IRNet/run_sample_refer")] * 2,
-    )
-    assert ("--resume" in ran[0], ran[1] in (ran[0].split(" --resume")[0],)) == (True, True)
+    command, resume, _ = ran[0].partition(" --resume")
+    assert (status, resume, ran[1]) == (0, " --resume", command)
+    assert [line.startswith(step) for line in ran].count(True) == 2
 
 
 def test_what_applies_without_any_mask(pipeline):
