@@ -25,7 +25,7 @@ fetch() { # URL FILE [SUMS]: fetch FILE unless it is there; an interrupted downl
         known=$(awk -v name="$name" '$2 == name || $2 == "*" name { print $1; exit }' "$sums" 2>/dev/null) || true
         if [ "${known:-$sum}" != "$sum" ]; then
             rm "$file.part"
-            fail "$name as fetched is not the file in $sums and is removed; run the same command again, or remove its line there"
+            fail "the fetched $name differs from the one in $sums and is removed; try again, or remove its line there"
         fi
         [ -n "$known" ] || echo "$sum  $name" >>"$sums"
     fi
