@@ -133,7 +133,7 @@ def published_checkpoint() -> Path:
     """The published checkpoint, downloaded where it is not there yet; UserError where that fails."""
     file = REPOSITORY / "weights" / f"{PUBLISHED}.pth"
     script = REPOSITORY / "scripts" / "download_weights.sh"
-    if not file.exists() and subprocess.run(["bash", script, PUBLISHED]).returncode:
+    if not file.exists() and subprocess.run(["bash", script, PUBLISHED], cwd=REPOSITORY).returncode:
         raise UserError(f"{file} could not be downloaded, see above; try again, or give a checkpoint with --pretrain")
     return file
 

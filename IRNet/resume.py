@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.distributed import barrier, is_main
-from utils.errors import UserError, WriteError
+from utils.errors import ResumeError, UserError, WriteError, resuming
 from utils.files import read_json, write_json
 
 START_OVER = "run without --resume to start over"
@@ -30,16 +30,20 @@ def fingerprint(files: Iterable[Path]) -> str:
 def start_pass(stamp: Path, made_from: dict[str, Any], outputs: Iterable[Path], resume: bool) -> None:
     """If `resume` and there is a stamp, check that it agrees with `made_from`; else remove `outputs` and write one.
 
-    made_from: settings and, under the names in `INPUTS`, fingerprints of the input files. UserError names the first
-    difference. The main process does this while the others wait.
+    made_from: settings and, under the names in `INPUTS`, fingerprints of the input files. ResumeError names the first
+    difference in these, UserError in settings. The main process does this while the others wait.
     """
     if is_main() and resume and stamp.is_file():
-        before = read_json(stamp, START_OVER)
+        with resuming():
+            before = read_json(stamp, START_OVER)
+            if not isinstance(before, dict):
+                raise UserError(f"{stamp} is not a stamp; {START_OVER}")
         for key, value in made_from.items():
-            old = before.get(key) if isinstance(before, dict) else None
+            old = before.get(key)
             if old != value:
                 difference = INPUTS.get(key, f"{key} {old}, not {value}")
-                raise UserError(f"cannot resume {stamp.stem}: it was started with {difference}; {START_OVER}")
+                kind = UserError if key in before and key not in INPUTS else ResumeError  # other flags, or other files
+                raise kind(f"cannot resume {stamp.stem}: it was started with {difference}; {START_OVER}")
     elif is_main():
         try:
             for output in filter(Path.is_file, outputs):

@@ -23,7 +23,7 @@ from IRNet.network import STRIDE, EdgeDisplacement, build_network
 from IRNet.resume import START_OVER, fingerprint, start_pass
 from utils.checkpoint import fill, load_checkpoint, save_checkpoint
 from utils.distributed import all_gather, barrier, is_main, shard, usable_cores, world_size
-from utils.errors import UserError
+from utils.errors import UserError, resuming
 from utils.log import log
 
 # A source needs room for the radius below it and on both sides: a smaller crop has no pair. In photo pixels.
@@ -90,10 +90,11 @@ def train(
     optimizer = build_optimizer(network, schedule.learning_rate, schedule.weight_decay)
     done = 0
     if part.is_file():
-        content = load_checkpoint(part, START_OVER)
-        if not {"network", "optimizer", "epoch"} <= content.keys():
-            raise UserError(f"{part} does not hold an unfinished training; {START_OVER}")
-        fill(network, content["network"], part, START_OVER)
+        with resuming():
+            content = load_checkpoint(part, START_OVER)
+            if not {"network", "optimizer", "epoch"} <= content.keys():
+                raise UserError(f"{part} does not hold an unfinished training; {START_OVER}")
+            fill(network, content["network"], part, START_OVER)
         optimizer.load_state_dict(content["optimizer"])
         done = content["epoch"]
         log(f"train_irn: resuming after epoch {done}")

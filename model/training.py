@@ -17,6 +17,7 @@ from model.sheets import draw_examples, optional
 from utils.checkpoint import LAST, find_checkpoint, load_checkpoint, require_settings, save_training
 from utils.distributed import is_main, world_size
 from utils.engine import steps_per_epoch
+from utils.errors import resuming
 from utils.log import TrainingLog, log
 from utils.metrics import summarise
 from utils.options import training_settings
@@ -37,7 +38,8 @@ def initial_network(
     file, hint, last = Path(args.output) / LAST, "train without --resume", None
     architecture = Architecture.of_flags(args)
     if args.resume and file.is_file():
-        last = load_checkpoint(file, hint)
+        with resuming():
+            last = load_checkpoint(file, hint)
         require_settings(last, training_settings(args), args.output)
     elif args.resume:
         log(f"{file} does not exist yet: training starts from the beginning")

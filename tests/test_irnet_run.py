@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from dataset.artifacts import read_label, read_map, read_mask, write_label, write_map, write_names
 from IRNet import cam_to_ir_label, train_irn
 from IRNet.run_sample_refer import build_parser, check, run, start_a_process_per_gpu
-from utils.errors import UserError, WriteError
+from utils.errors import ResumeError, UserError, WriteError
 from utils.files import lock_folder
 
 SCRIPT = Path(__file__).parent.parent / "IRNet" / "run_sample_refer.py"
@@ -167,7 +167,10 @@ def test_resuming_from_something_else_is_refused_by_name(disks, step, change, di
     if not flags:
         os.utime(disks.folder / change, ns=(0, 0))
     before = disks.contents("ir_label", "ins_seg", "work")
-    with pytest.raises(UserError, match=f"it was started with {difference}; run without --resume to start over"):
+    with pytest.raises(
+        UserError if flags else ResumeError,
+        match=f"it was started with {difference}; run without --resume to start over",
+    ):
         disks.run(step, resume=True, **flags)
     assert before == disks.contents("ir_label", "ins_seg", "work")
 

@@ -76,6 +76,8 @@ def test_a_finished_training_is_resumed_with_its_own_network_and_by_one_run_at_a
     words = ["--test_split", "val", "--batch_size", "4", "--epoch", "2", "--output", trained[0], "--resume"]
     status, printed, errors = script("train_stage1.py", *data_words(world), *words)
     assert (status, "all 2 epochs" in printed) == (0, True), errors
+    status, _, errors = script("train_stage1.py", *data_words(world), *words, "--size", "96")
+    assert (status, "size was 64 and is 96; use the same flags" in errors) == (2, True)
     with lock_folder(trained[0]):
         status, _, errors = script("train_stage1.py", *train_words(world, trained[0]))
     assert (status, "another run is writing to" in errors) == (2, True)

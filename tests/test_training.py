@@ -17,7 +17,7 @@ from model.training import finish_epoch, validation_loaders
 from utils.checkpoint import load_checkpoint, require_settings, restore, save_training
 from utils.distributed import data_parallel
 from utils.engine import Criterion, Precision, steps_per_epoch, train_one_epoch
-from utils.errors import UserError
+from utils.errors import ResumeError, UserError
 from utils.log import TrainingLog
 from utils.options import Parser, add_training_options
 
@@ -190,7 +190,7 @@ def test_a_hostile_last_checkpoint_is_refused(value, saved):
         {"training": {"optimizer": value}},
         *({"history": lines} for lines in history),
     ):
-        with pytest.raises(UserError, match=r"x/ckpt_last.pth is damaged \(.*\); train without --resume"):
+        with pytest.raises(ResumeError, match=r"x/ckpt_last.pth is damaged \(.*\); train without --resume"):
             restore(last | changed, {"optimizer": optimizer}, "x")
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from utils.distributed import is_main
-from utils.errors import UserError, reason, shown
+from utils.errors import ResumeError, UserError, reason, shown
 from utils.files import atomic_write
 
 LAST = "ckpt_last.pth"
@@ -160,7 +160,7 @@ def require_settings(last: Mapping[str, Any], settings: dict[str, Any], folder: 
     """UserError, naming the differences, where a training is to be resumed with other settings than it began with."""
     before = last.get("settings")
     if not isinstance(before, dict):
-        raise UserError(f"{Path(folder) / LAST} does not hold a training to resume; train without --resume")
+        raise ResumeError(f"{Path(folder) / LAST} does not hold a training to resume; train without --resume")
     changed = []
     for name, new in settings.items():
         old = before.get(name)
@@ -185,7 +185,7 @@ def restore(last: Mapping[str, Any] | None, parts: Mapping[str, Any], folder: st
         return history
     except Exception as error:  # a damaged or hostile file can raise almost anything
         problem = f"{type(error).__name__}: {reason(error)}"
-        raise UserError(f"{Path(folder) / LAST} is damaged ({problem}); train without --resume") from None
+        raise ResumeError(f"{Path(folder) / LAST} is damaged ({problem}); train without --resume") from None
 
 
 def fill(network: nn.Module, state: Mapping[str, Any], file: str | Path, hint: str) -> None:

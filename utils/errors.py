@@ -1,19 +1,38 @@
 """Mistakes of the user, reported in one line.
 
 Whoever finds something wrong with what comes from outside raises `UserError` with a sentence that names the thing and
-says what to do. `utils.start.run_script` prints that sentence and exits with status 2.
+says what to do. `utils.start.run_script` prints that sentence and exits with its status.
 """
 
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
 class UserError(Exception):
     """One sentence for the user: what is wrong with which thing, and what to do about it."""
 
+    status = 2  # with which the script exits
+
 
 class WriteError(UserError):
     """A file could not be written. The next one cannot either, so nobody should carry on after it."""
+
+
+class ResumeError(UserError):
+    """What an interrupted run left cannot be continued. A status of its own tells the pipeline to start over."""
+
+    status = 3
+
+
+@contextmanager
+def resuming() -> Iterator[None]:
+    """A UserError inside says that what an interrupted run left cannot be continued."""
+    try:
+        yield
+    except UserError as error:
+        raise ResumeError(str(error)) from error
 
 
 def one_line(error: BaseException | str) -> str:

@@ -72,7 +72,7 @@ class _Output:
 
 
 def run_script(main: Callable[[], None], lasting: bool = False) -> None:
-    """Run a script's `main`; a `UserError` becomes one line on standard error and exit status 2, Ctrl-C status 130.
+    """Run a script's `main`; a `UserError` becomes one line on standard error and its exit status, Ctrl-C 130.
 
     lasting: go on when nobody can read any more what is printed. A training does; all others end.
     """
@@ -97,7 +97,7 @@ def _status(main: Callable[[], None]) -> int:
         if not refusal:
             raise
         print(f"{Path(sys.argv[0]).name}: {refusal}", file=sys.stderr)
-        return 2
+        return getattr(error, "status", UserError.status)
     return 0
 
 
