@@ -8,6 +8,7 @@ from utils.start import run_script
 
 import argparse
 import time
+from functools import partial
 
 import torch
 
@@ -17,8 +18,8 @@ from dataset.references import Split
 from dataset.samples import EvalPhotos, eval_loader, with_pseudo_masks
 from model.build import Architecture, Network, build_network, build_scorer, load_network
 from model.evaluation import evaluate, evaluate_masks
+from model.prms import Combine, mean_maps, select_maps
 from model.report import draw_cases, read_comparison, report_split, write_page, write_report
-from model.scorer import Scorer
 from model.sheets import draw_maps, optional
 from utils.checkpoint import find_checkpoint
 from utils.distributed import barrier, init_processes, is_main
@@ -45,8 +46,8 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError("--test_split none leaves nothing to evaluate; name a split")
     if args.compare and not args.report:
         raise UserError("--compare needs --report, the folder for the differences")
-    if args.pseudo_path and (args.prms or args.report or args.cam_save_dir):
-        raise UserError("--pseudo_path evaluates masks: leave out --prms, --report and --cam_save_dir")
+    if args.pseudo_path and (args.prms or args.mean_map or args.report or args.cam_save_dir):
+        raise UserError("--pseudo_path evaluates masks: leave out --prms, --mean_map, --report and --cam_save_dir")
     if args.cam_format == "native" and not args.cam_save_dir:
         raise UserError("--cam_format needs --cam_save_dir, the folder for the maps")
     if args.cam_save_dir and len(args.test_split) > 1:
@@ -61,8 +62,9 @@ def network_to_evaluate(args: argparse.Namespace) -> Network:
     file = find_checkpoint(args.output, args.pretrain)
     network = load_network(file, fallback=Architecture.of_flags(args))
     network.architecture.require_flags(args, file)
-    if network.stage == 2 and (args.prms or args.cam_format == "native"):
-        flag = "--prms" if args.prms else "--cam_format native"
+    of_stage1 = {"--prms": args.prms, "--mean_map": args.mean_map, "--cam_format native": args.cam_format == "native"}
+    if network.stage == 2 and any(of_stage1.values()):
+        flag = next(flag for flag, given in of_stage1.items() if given)
         raise UserError(f"{flag} is about stage 1's response maps, and {file} is of stage 2; leave it out")
     return network
 
@@ -73,13 +75,15 @@ def validate(args: argparse.Namespace) -> None:
     device = init_processes()
     splits = load_splits(args.dataset, args.data_root, args.split_by, args.test_split)
     others = read_comparison(args.compare, splits) if args.compare else {}
-    network = scorer = None
+    network = combine = None
     if args.pseudo_path:
         splits = {name: with_pseudo_masks(split, args.pseudo_path, args.skip_missing) for name, split in splits.items()}
     else:
         network = network_to_evaluate(args).to(device)
-        scorer = build_scorer(network, args.scorer).to(device) if args.prms else None
-    outcomes = {name: outcomes_of(split, args, network, device, scorer) for name, split in splits.items()}
+        combine = mean_maps if args.mean_map else None
+        if args.prms:
+            combine = partial(select_maps, build_scorer(network, args.scorer).to(device))
+    outcomes = {name: outcomes_of(split, args, network, device, combine) for name, split in splits.items()}
     rows = {name: summarise(found, of_masks=network is None) for name, found in outcomes.items() if found}
     if rows:
         log(metrics_table(rows))
@@ -91,12 +95,12 @@ def validate(args: argparse.Namespace) -> None:
             log(f"response maps: {args.cam_save_dir}, some of them in {draw_maps(split, args.cam_save_dir)}")
     if args.report and rows:
         title = f"{'untrained' if args.untrained else find_checkpoint(args.output, args.pretrain)}"
-        title += f"{', PRMS' if args.prms else ''} on {args.dataset}"
+        title += f"{', PRMS' if args.prms else ', mean maps' if args.mean_map else ''} on {args.dataset}"
         reports = {name: report_split(splits[name], outcomes[name], others.get(name)) for name in rows}
         report = write_report(args.report, title, args.compare, reports)
         sizes = args.size, args.max_query_len
         pictures = {
-            name: draw_cases(splits[name], outcomes[name], reports[name], network, device, scorer, *sizes)
+            name: draw_cases(splits[name], outcomes[name], reports[name], network, device, combine, *sizes)
             for name in rows
         }
         write_page(args.report, report, pictures)
@@ -104,7 +108,7 @@ def validate(args: argparse.Namespace) -> None:
 
 
 def outcomes_of(
-    split: Split, args: argparse.Namespace, network: Network | None, device: torch.device, scorer: Scorer | None
+    split: Split, args: argparse.Namespace, network: Network | None, device: torch.device, combine: Combine | None
 ) -> list[Outcome]:
     """The outcome of every sentence of a split, whose response maps are exported where the flags ask for it."""
     began = time.monotonic()
@@ -114,7 +118,7 @@ def outcomes_of(
         annotated = all(reference.segmentation is not None for reference in split.references)
         photos = EvalPhotos(split, args.size, args.max_query_len, masks=annotated or not args.cam_save_dir)
         loader = eval_loader(photos, args.batch_size, args.num_workers)
-        outcomes = evaluate(network, loader, device, scorer, args.cam_save_dir, args.cam_format, split.name)
+        outcomes = evaluate(network, loader, device, combine, args.cam_save_dir, args.cam_format, split.name)
         if args.name_save_dir and is_main():
             photos = {reference.name: reference.photo for reference in split.references}
             write_names(names_path(args.name_save_dir, split.dataset, split.name), photos)

@@ -22,7 +22,7 @@ from dataset.references import Split
 from dataset.samples import EvalPhotos, eval_loader, ground_truth
 from model.build import Network
 from model.evaluation import responses
-from model.scorer import Scorer
+from model.prms import Combine
 from model.sheets import optional
 from utils.distributed import all_gather, is_main
 from utils.errors import UserError, as_unicode
@@ -171,7 +171,7 @@ def draw_cases(
     report: dict[str, Any],
     network: Network,
     device: torch.device,
-    scorer: Scorer | None,
+    combine: Combine | None,
     size: int,
     query_length: int,
 ) -> dict[int, list[bytes]]:
@@ -187,7 +187,7 @@ def draw_cases(
     loader = eval_loader(EvalPhotos(part, size, query_length), 1, 0)
     drawn: dict[int, list[bytes]] = {}
     with optional(f"some cases of {split.name}"):  # on every process: the others wait for all pictures
-        for target, maps, _ in responses(network, loader, device, scorer, "pictures"):
+        for target, maps, _ in responses(network, loader, device, combine, "pictures"):
             photo = fit_into(np.array(read_photo(split.photo_path(target.reference))), CASE_TILE)
             for sentence, response in enumerate(maps):
                 place = place_of.get((target.reference.index, sentence))

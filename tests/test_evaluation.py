@@ -1,14 +1,16 @@
 """The evaluator, the metrics and PRMS against the published figures (f, g), and on tiny cases worked out by hand."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from dataset.artifacts import write_mask
 from dataset.datasets import load_splits
-from dataset.samples import EvalPhotos, eval_loader, ground_truth
+from dataset.samples import EvalBatch, EvalPhotos, eval_loader, ground_truth
 from model.evaluation import evaluate, evaluate_masks, responses
-from model.prms import select, select_maps, similarities
+from model.prms import mean_maps, select, select_maps, similarities
 from tests.golden import REFERENCE, difference, figures
 from utils.maps import Responses, at_photo_size
 from utils.metrics import Outcome, evaluate_response, proposal_boxes, summarise
@@ -155,6 +157,17 @@ def test_selection_by_hand():
     assert select(-similarity, torch.tensor([0, 0, 1, 1])).tolist() == [1, 1, 2, 2]
 
 
+def test_mean_maps_by_hand():
+    """Ref 0 has scores 1 and -3, ref 1 has 4: means -1 and 4. Their maps are at least 0."""
+    batch = EvalBatch(
+        torch.zeros(1, 3, 4, 4), torch.zeros(3, 5).long(), torch.zeros(3).long(), torch.tensor([0, 0, 1]), []
+    )
+    scores = torch.tensor([1.0, -3, 4])[:, None, None, None].expand(3, 1, 2, 2)
+    found = mean_maps(batch, Responses(scores, torch.zeros(3, 1, 4, 4)))
+    assert found.scores[:, 0, 0, 0].tolist() == [-1, -1, 4]
+    assert (found.maps[:, 0, 0, 0].tolist(), found.maps.shape) == ([0, 0, 4], (3, 1, 4, 4))
+
+
 def test_stored_masks_have_no_metrics_of_a_maximum(tmp_path):
     """The true masks as pseudo masks: every IoU is 1, and nothing is said about a maximum that they do not have."""
     split = SPLITS["val"]
@@ -170,5 +183,5 @@ def test_stored_masks_have_no_metrics_of_a_maximum(tmp_path):
 
 
 def test_with_a_scorer_all_sentences_of_a_ref_get_one_map(golden_stage1, golden_scorer):
-    for target, maps, _ in responses(golden_stage1, photos_of("test"), CPU, golden_scorer):
+    for target, maps, _ in responses(golden_stage1, photos_of("test"), CPU, partial(select_maps, golden_scorer)):
         assert (maps == maps[:1]).all(), target.reference.name

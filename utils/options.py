@@ -206,7 +206,10 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--skip_missing", action="store_true", help="with --pseudo_path: leave out the refs that have none"
     )
-    group.add_argument("--prms", action="store_true", help="PRMS: give all sentences of a ref the map that fits best")
+    one_map = group.add_mutually_exclusive_group()
+    one_map.add_argument("--prms", action="store_true", help="PRMS: give all sentences of a ref the map that fits best")
+    words = "give them the mean of their maps instead, which needs no scorer and is not the paper's"
+    one_map.add_argument("--mean_map", action="store_true", help=words)
     add_scorer_option(group)
     group.add_argument("--json", metavar="FILE", help="also write the metrics to this file, by split")
     group.add_argument(
