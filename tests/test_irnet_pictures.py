@@ -3,11 +3,10 @@
 import json
 
 import numpy as np
-import torch
 from PIL import Image
 
 from dataset.artifacts import write_map, write_mask
-from IRNet.make_ins_seg import MaskPass, show_pseudo_masks
+from IRNet.make_ins_seg import show_pseudo_masks
 from utils.pictures import VEIL, contact_sheet, heat_overlay, mask_overlay, save_png
 
 
@@ -40,8 +39,7 @@ def test_masks_are_counted_and_those_of_another_size_are_not_shown(tmp_path):
         write_mask(tmp_path / "masks", name, np.full(size, name == "0_1"))
     for number, names in enumerate((["0_1"], ["0_1", "1_1"], ["1_1", "2_1"])):
         photos = [(tmp_path / "1.png", names)]
-        masks = MaskPass(photos, tmp_path, tmp_path / "masks", torch.device("cpu"), *[None] * 6)
-        show_pseudo_masks(masks, None, tmp_path / str(number))
+        show_pseudo_masks(photos, tmp_path, None, tmp_path / "masks", tmp_path / str(number))
     summaries = [json.loads((tmp_path / str(number) / "pseudo_masks.json").read_text()) for number in range(3)]
     assert [tuple(summary.values()) for summary in summaries] == [(1, 1, 0, 1), (2, 2, 1, 0.5), (2, 1, 1, 0)]
     assert (tmp_path / "0" / "pseudo_masks.png").read_bytes() == (tmp_path / "1" / "pseudo_masks.png").read_bytes()
