@@ -20,7 +20,7 @@ from dataset.artifacts import (
     read_mask,
     write_mask,
 )
-from dataset.passes import Outcomes, PhotoRefs, make_files
+from dataset.passes import Outcomes, PhotoRefs, fitted, make_files
 from dataset.photos import at_size, read_photo
 from IRNet.data import normalise
 from IRNet.instances import cluster, connected_parts, find_centroids, instance_seeds, strongest, upsample_scores
@@ -146,8 +146,10 @@ def show_pseudo_masks(
 
 def draw_row(path: Path, name: str, map_dir: Path, label_dir: Path | None, mask_dir: Path) -> list[np.ndarray]:
     """Photo, response map, IR label and pseudo mask of a ref, each small: uint8 (h, w, 3)."""
-    photo = fit_into(np.array(read_photo(path)), TILE)
+    response = read_map(map_dir, name)
+    photo = fit_into(fitted(read_photo(path), response.shape), TILE)
+    mask = read_mask(mask_dir, name, response.shape)
     label = np.zeros_like(photo)
     if label_dir is not None and png_path(label_dir, name).is_file():
         label = LABEL_COLOURS[at_size(read_label(label_dir, name), photo.shape[:2])]
-    return [photo, heat_overlay(photo, read_map(map_dir, name)), label, mask_overlay(photo, read_mask(mask_dir, name))]
+    return [photo, heat_overlay(photo, response), label, mask_overlay(photo, mask)]
