@@ -17,12 +17,15 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from utils.memory import keep_freed_memory
+
 Item = TypeVar("Item")
 
 
 def init_processes() -> torch.device:
     """Join the process group that torchrun started, if any; returns this process's device."""
     device = torch.device("cpu")
+    keep_freed_memory()
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
