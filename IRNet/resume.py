@@ -15,6 +15,7 @@ from utils.files import read_json, write_json
 
 START_OVER = "run without --resume to start over"
 INPUTS = {"response maps": "other response maps", "IR labels": "other IR labels", "checkpoint": "another checkpoint"}
+INPUTS |= {"sentences": "other photos or sentences"}  # of predict.py
 
 
 def fingerprint(files: Iterable[Path]) -> str:

@@ -45,6 +45,12 @@ def rasterise(segmentation: Any, height: int, width: int) -> np.ndarray:
     return mask
 
 
+def run_lengths(mask: np.ndarray) -> dict[str, Any]:
+    """A mask, bool (H, W), in COCO's compressed run-length encoding, which `rasterise` takes."""
+    runs = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": runs["size"], "counts": runs["counts"].decode()}
+
+
 def _fill_polygon(polygon: Any, height: int, width: int) -> np.ndarray:
     points = np.asarray(polygon, dtype=np.float64)
     if points.ndim != 1 or points.size < 6 or points.size % 2:

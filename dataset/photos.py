@@ -19,6 +19,7 @@ STD = (0.229, 0.224, 0.225)
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # 89 million; Pillow only warns of more, here it is an error
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # of their files
 
 
 @contextmanager
@@ -56,6 +57,17 @@ def read_photo(path: str | Path, upright: bool = False, hint: str | None = None)
     if mode.startswith(("I", "F")):  # converted to RGB, everything above 255 became white
         raise UserError(f"the photo {path} has more than 8 bits per channel (mode {mode}); convert it to 8 bits")
     return photo
+
+
+def photos_in(folder: Path) -> list[Path]:
+    """The photos in a folder, by name; UserError where there is none. Hidden files are not photos."""
+    try:
+        files = [file for file in folder.iterdir() if file.suffix.lower() in ENDINGS and file.name[0] != "."]
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be read ({error.strerror}); name another one") from None
+    if not files:
+        raise UserError(f"the folder {folder} holds no photo ({', '.join(ENDINGS)}); name another one")
+    return sorted(files)
 
 
 def resized(photo: Image.Image, size: int) -> Image.Image:

@@ -23,7 +23,10 @@ class Redness(nn.Module):
 
     mask_threshold = 0.0
 
-    def respond(self, images, tokens, photo):
+    def encode(self, images):
+        return images
+
+    def answer(self, images, tokens, photo, size):
         maps = (images[photo, :1] - images[photo, 1:2] - 1).relu()
         return Responses(maps, maps)
 
