@@ -1,8 +1,6 @@
-"""Masks of many photos, each with its own sentences, in one COCO file.
+"""Masks of many photos, each with its own sentences, in one COCO file; beside it a sheet of some of them, by score.
 
     python predict.py --sentences mydata/todo.jsonl --pretrain output/mydata/stage2/ckpt.pth --output masks.json
-
-Beside it `masks.png` shows some of them: those with the lowest scores first, those with the highest last.
 """
 
 import argparse
@@ -21,7 +19,7 @@ from dataset.samples import EvalPhotos, eval_loader
 from IRNet.resume import start_pass
 from model.prediction import draw_sheet, predict
 from model.segmenter import load_model
-from utils.distributed import barrier, init_processes, is_main
+from utils.distributed import all_gather, barrier, init_processes, is_main
 from utils.errors import UserError, one_line, run_script
 from utils.files import lock_folder
 from utils.log import log
@@ -33,9 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     words = "photos and their sentences, JSON lines as for training; a mask in them is not looked at"
     parser.add_argument("--sentences", type=Path, metavar="FILE", help=words)
-    words = (
-        "instead: all photos of a folder, with the sentences of --text; their pixels are used as stored, not upright"
-    )
+    words = "instead: the photos of a folder, their pixels as stored, not upright, each with the sentences of --text"
     parser.add_argument("--photos", type=Path, metavar="FOLDER", help=words)
     parser.add_argument("--text", nargs="+", metavar="SENTENCE", help="the sentences for --photos")
     add_data_set_options(parser, tuple(DATA_SETS)).add_argument(
@@ -43,7 +39,8 @@ def parse_args() -> argparse.Namespace:
     )
     parser.set_defaults(dataset=None)
     parser.add_argument("--pretrain", type=Path, metavar="FILE", required=True, help="a checkpoint of either stage")
-    parser.add_argument("--output", type=Path, default="masks.json", metavar="FILE", help="the COCO file")
+    words = "the COCO file; a mask's score is the mean inside it of the logits' sigmoid, of stage 1 of the response"
+    parser.add_argument("--output", type=Path, default="masks.json", metavar="FILE", help=words)
     parser.add_argument("--masks", type=Path, metavar="FOLDER", help="also write each mask there, as a PNG")
     words = "whether a sentence that finds nothing has an annotation, of area and score 0"
     parser.add_argument("--empty", choices=["keep", "drop"], default="keep", help=words)
@@ -72,7 +69,8 @@ def main() -> None:
     parts = parts_folder(args.output)
     with lock_folder(parts, is_main()):
         start_pass(stamp_path(parts), settings(args, split, segmenter.size), part_files(parts), args.resume)
-        loader = eval_loader(photos, args.batch_size, args.num_workers, finished_batches(parts))
+        finished = all_gather(finished_batches(parts))[0]  # before anybody writes: all must leave out the same
+        loader = eval_loader(photos, args.batch_size, args.num_workers, finished)
         predict(segmenter, loader, parts, args.masks, args.empty == "keep")
         barrier()
         skipped = finish(photos, parts, args.output) if is_main() else 0
@@ -130,7 +128,7 @@ def finish(photos: EvalPhotos, parts: Path, output: Path) -> int:
         if masks:
             save_png(sheet, draw_sheet(photos.split.image_root, parts))
             log(f"{sheet}: some of them, by score")
-    except UserError as error:
+    except (UserError, ValueError) as error:  # a photo may have changed since
         log(f"warning: {sheet} is not drawn: {one_line(error)}")
     if found == len(photos):
         remove_parts(parts)

@@ -66,7 +66,7 @@ def join_parts(folder: Path, output: Path) -> tuple[int, int]:
 def remove_parts(folder: Path) -> None:
     """Remove the parts and, where nobody keeps anything else there, their folder."""
     for file in [*part_files(folder), stamp_path(folder), folder / ".lock"]:
-        file.unlink()
+        file.unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()
 

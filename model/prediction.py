@@ -22,7 +22,7 @@ from model.evaluation import responses
 from model.segmenter import Segmenter
 from utils.distributed import is_main, usable_cores
 from utils.errors import one_line
-from utils.maps import Responses, enlarged
+from utils.maps import enlarged
 from utils.pictures import contact_sheet, fit_into, mask_overlay, spread, text_tile
 
 MOST_THREADS = 8  # each holds a batch
@@ -31,7 +31,7 @@ Found = tuple[Target, list[tuple[Entry, float]]]  # a ref, and the run lengths a
 
 
 def segment_many(network: Network, batches: Iterable[EvalBatch], device: torch.device) -> Iterator[list[Found]]:
-    """The masks of each batch, ref by ref, and their scores, see `confidence`.
+    """The masks of each batch, ref by ref, and their scores, see `score`.
 
     On a CPU batches are computed side by side, each by one thread: a network's last bits depend on the number of its
     threads, and so the masks depend neither on the machine's cores nor on the number of processes.
@@ -50,22 +50,25 @@ def segment_batch(network: Network, batch: EvalBatch, device: torch.device) -> l
     """The masks of a batch, ref by ref, and their scores."""
     found = []
     for target, maps, answers in responses(network, [batch], device, title=None):
-        masks = maps > network.mask_threshold  # (n, H, W)
-        scores = map(score, confidence(network, maps, answers), masks)
-        found.append((target, list(zip(map(run_lengths, masks), scores, strict=True))))
+        masks = []
+        for response, answer in zip(maps, answers.maps, strict=True):  # one at a time: a photo may be large
+            mask = response > network.mask_threshold  # (H, W)
+            masks.append((run_lengths(mask), score(network, response, answer, mask)))
+        found.append((target, masks))
     return found
 
 
-def confidence(network: Network, maps: np.ndarray, answers: Responses) -> np.ndarray:
-    """What a score is the mean of, float32 (n, H, W): of stage 2 the logit's sigmoid, of stage 1 the map itself."""
-    if network.stage == 1:
-        return maps
-    return enlarged(answers.maps, maps.shape[-2:]).sigmoid().cpu().numpy()
+def score(network: Network, response: np.ndarray, answer: torch.Tensor, mask: np.ndarray) -> float:
+    """How sure a network is of a mask, 0 to 1: the mean inside it of the response or, of stage 2, the logit's sigmoid.
 
-
-def score(values: np.ndarray, mask: np.ndarray) -> float:
-    """The mean inside the mask, to four digits; 0 for an empty one."""
-    return round(float(values[mask].mean(dtype=np.float64)), 4) if mask.any() else 0.0
+    response, mask: (H, W), at the photo's size. answer: (1, S, S), what the response comes from. To four digits; 0 for
+    an empty mask.
+    """
+    if not mask.any():
+        return 0.0
+    if network.stage == 2:
+        response = enlarged(answer[None], mask.shape)[0].sigmoid().cpu().numpy()
+    return round(float(response[mask].mean(dtype=np.float64)), 4)
 
 
 def predict(segmenter: Segmenter, loader: DataLoader, parts: Path, mask_dir: Path | None, keep_empty: bool) -> None:
@@ -118,9 +121,10 @@ def draw_sheet(image_root: Path, parts: Path) -> np.ndarray:
     ranked = np.argsort(scores, kind="stable").tolist()
     middle = spread(ranked[AT_EACH_END:-AT_EACH_END], BETWEEN)
     chosen = [*ranked[:AT_EACH_END], *middle, *ranked[AT_EACH_END:][-AT_EACH_END:]]
+    rows: dict[int, list[np.ndarray]] = dict.fromkeys(chosen, [])
     pairs = ((image, entry) for image, entries in read_parts(parts) for entry in entries)
-    rows = {place: sheet_row(image_root, *pair) for place, pair in enumerate(pairs) if place in set(chosen)}
-    return contact_sheet([rows[p] for p in chosen], across=4, tile=TILE, headings=["score, sentence", "photo", "mask"])
+    rows |= {place: sheet_row(image_root, *pair) for place, pair in enumerate(pairs) if place in rows}
+    return contact_sheet(list(rows.values()), across=4, tile=TILE, headings=["score, sentence", "photo", "mask"])
 
 
 def sheet_row(image_root: Path, image: Entry, entry: Entry) -> list[np.ndarray]:
