@@ -1,7 +1,9 @@
 """Masks of many photos, each with its own sentences, in one COCO file; beside it a sheet of some of them, by score.
 
-    python predict.py --sentences mydata/todo.jsonl --pretrain output/mydata/stage2/ckpt.pth --output masks.json
+python predict.py --sentences mydata/todo.jsonl --pretrain output/mydata/stage2/ckpt.pth --output masks.json
 """
+
+from utils.start import run_script
 
 import argparse
 import hashlib
@@ -19,8 +21,9 @@ from dataset.samples import EvalPhotos, eval_loader
 from IRNet.resume import start_pass
 from model.prediction import draw_sheet, predict
 from model.segmenter import load_model
+from model.sheets import optional
 from utils.distributed import all_gather, barrier, init_processes, is_main
-from utils.errors import UserError, one_line, run_script
+from utils.errors import UserError
 from utils.files import lock_folder
 from utils.log import log
 from utils.options import Parser, add_data_set_options, add_workers_option, input_size, positive_int
@@ -106,12 +109,10 @@ def same_sentences(folder: Path, sentences: list[str]) -> Split:
 
 def settings(args: argparse.Namespace, split: Split, size: int) -> dict[str, str | int | None]:
     """What a run that is resumed must share with the one it continues, under names for a message."""
-    todo = hashlib.sha256()
-    for reference in split.references:
-        todo.update(repr((reference.photo, reference.sentences)).encode())
+    sentences = "".join(f"{reference.photo!r} {reference.sentences!r}" for reference in split.references)
     return {
-        "checkpoint": hashlib.sha256(args.pretrain.read_bytes()).hexdigest(),
-        "sentences": todo.hexdigest(),
+        "a checkpoint of hash": hashlib.sha256(args.pretrain.read_bytes()).hexdigest()[:16],
+        "photos and sentences of hash": hashlib.sha256(sentences.encode()).hexdigest()[:16],
         "--size": size,
         "--batch_size": args.batch_size,
         "--empty": args.empty,
@@ -124,12 +125,10 @@ def finish(photos: EvalPhotos, parts: Path, output: Path) -> int:
     found, masks = join_parts(parts, output)
     log(f"{output}: {masks} masks of {found} photos")
     sheet = output.with_suffix(".png")
-    try:
+    with optional(sheet):
         if masks:
             save_png(sheet, draw_sheet(photos.split.image_root, parts))
             log(f"{sheet}: some of them, by score")
-    except (UserError, ValueError) as error:  # a photo may have changed since
-        log(f"warning: {sheet} is not drawn: {one_line(error)}")
     if found == len(photos):
         remove_parts(parts)
     return len(photos) - found

@@ -9,6 +9,7 @@ from dataset.checks import checked_name, checked_path, checked_sentences
 from dataset.references import Reference, Split
 from dataset.unpickle import read_pickle
 from utils.errors import UserError, reason, shown
+from utils.files import from_utf8
 
 PHOTOS = "train2014"  # the folder of photos, below the data folder
 DOWNLOAD = "fetch the annotations with scripts/download_data.sh (see data/README.md)"
@@ -20,9 +21,9 @@ def read_refcoco(dataset: str, root: Path, split_by: str, splits: Sequence[str])
     refs = read_pickle(file, DOWNLOAD)
     try:
         chosen = {split: [ref for ref in refs if _belongs(ref["split"], split)] for split in splits}
-        wanted = {ref["ann_id"] for part in chosen.values() for ref in part}
+        wanted = {_key(ref["ann_id"]) for part in chosen.values() for ref in part}
         known = ", ".join(sorted({ref["split"] for ref in refs}))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file} is not a list of refs ({reason(error)}); {DOWNLOAD}") from None
     for split, part in chosen.items():
         if not part:
@@ -42,27 +43,31 @@ def _belongs(mark: str, split: str) -> bool:
     return mark == split or (split == "test" and "test" in mark)
 
 
-def _read_instances(file: Path, wanted: set[int]) -> tuple[dict[int, dict], dict[int, dict]]:
-    """Images and annotations by id. Annotations that no ref names are dropped during parsing: there are 150,000."""
+def _key(value: Any) -> Any:
+    """What an id is looked up as: the refs or the instances may have "12" where the others have 12."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def _read_instances(file: Path, wanted: set) -> tuple[dict[Any, dict], dict[Any, dict]]:
+    """Images and annotations by `_key`. Annotations that no ref names are dropped during parsing: there are 150,000."""
 
     def drop_unwanted(entry: dict[str, Any]) -> dict[str, Any] | None:
-        return None if "segmentation" in entry and entry.get("id") not in wanted else entry
+        return None if "segmentation" in entry and _key(entry.get("id")) not in wanted else entry
 
     try:
-        with file.open(encoding="utf-8") as text:
-            content = json.load(text, object_hook=drop_unwanted)
-        annotations = {annotation["id"]: annotation for annotation in content["annotations"] if annotation is not None}
-        return {image["id"]: image for image in content["images"]}, annotations
+        content = json.loads(from_utf8(file.read_bytes()), object_hook=drop_unwanted)
+        annotations = {_key(entry["id"]): entry for entry in content["annotations"] if entry is not None}
+        return {_key(image["id"]): image for image in content["images"]}, annotations
     except FileNotFoundError:
         raise UserError(f"{file} is not there; {DOWNLOAD}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{file} is not a COCO annotation file ({reason(error)}); {DOWNLOAD}") from None
 
 
-def _reference(index: int, ref: dict, images: dict[int, dict], annotations: dict[int, dict], file: Path) -> Reference:
+def _reference(index: int, ref: dict, images: dict[Any, dict], annotations: dict[Any, dict], file: Path) -> Reference:
     where = f"{file}: ref {shown(ref.get('ref_id'))}"
     try:
-        image, annotation = images[ref["image_id"]], annotations[ref["ann_id"]]
+        image, annotation = images[_key(ref["image_id"])], annotations[_key(ref["ann_id"])]
         x, y, w, h = (int(value) for value in annotation["bbox"])  # kept quirk: cut to integers before adding
         return Reference(
             index=index,

@@ -13,8 +13,7 @@ from dataset.artifacts import read_mask, write_map, write_scores
 from dataset.references import Split
 from dataset.samples import EvalBatch, Target, ground_truth
 from model.build import Network
-from model.prms import select_maps
-from model.scorer import Scorer
+from model.prms import Combine
 from utils.distributed import all_gather, is_main, shard
 from utils.errors import UserError
 from utils.maps import Responses, at_photo_size
@@ -26,19 +25,19 @@ def responses(
     network: Network,
     loader: Iterable[EvalBatch],
     device: torch.device,
-    scorer: Scorer | None = None,
+    combine: Combine | None = None,
     title: str | None = "evaluation",
 ) -> Iterator[tuple[Target, np.ndarray, Responses]]:
     """For each ref: its target, its maps float32 (n, H, W) at the photo's size, and the responses they come from.
 
-    With a `scorer` all n sentences of a ref get the same map, the one that PRMS selects. title: of the progress bar;
-    None: there is none.
+    combine: what makes one map for all n sentences of a ref of theirs, such as PRMS. title: of the progress bar; None:
+    there is none.
     """
     for batch in tqdm(loader, desc=title, unit="batch", disable=None if title and is_main() else True, leave=False):
         batch = batch.to(device)
         answers = network.respond(batch.images, batch.tokens, batch.photo)
-        if scorer is not None:
-            answers = select_maps(scorer, batch, answers)
+        if combine is not None:
+            answers = combine(batch, answers)
         counts = [len(target.reference.sentences) for target in batch.targets]
         of_refs = zip(*(tensor.split(counts) for tensor in answers), strict=True)
         for target, own in zip(batch.targets, map(Responses._make, of_refs), strict=True):
@@ -49,19 +48,19 @@ def evaluate(
     network: Network,
     loader: DataLoader,
     device: torch.device,
-    scorer: Scorer | None = None,
+    combine: Combine | None = None,
     map_dir: str | Path | None = None,
     map_format: Literal["full", "native"] = "full",
     title: str = "evaluation",
 ) -> list[Outcome]:
     """The outcome of every sentence, of all processes, in the order of the refs.
 
-    scorer: select maps with PRMS. map_dir: write the map of each ref's first sentence there, at the photo's size
+    combine: see `responses`. map_dir: write the map of each ref's first sentence there, at the photo's size
     (`full`) or as the scores that it follows from (`native`). A ref without a mask has no outcome.
     """
     network.eval()
     outcomes: list[Outcome] = []
-    for target, maps, answers in responses(network, loader, device, scorer, title):
+    for target, maps, answers in responses(network, loader, device, combine, title):
         if map_dir and map_format == "full":
             write_map(map_dir, target.reference.name, maps[0].clip(0))
         elif map_dir:

@@ -129,7 +129,6 @@ def draw_sheet(image_root: Path, parts: Path) -> np.ndarray:
 
 def sheet_row(image_root: Path, image: Entry, entry: Entry) -> list[np.ndarray]:
     """Score and sentence, the photo and the mask, uint8 (H, W, 3) each."""
-    photo = np.array(read_photo(image_root / image["file_name"]))
-    mask = rasterise(entry["segmentation"], *photo.shape[:2])
-    text = text_tile(f"{entry['score']:.3f} {entry['sentence']}", TILE)
-    return [text, fit_into(photo, TILE), fit_into(mask_overlay(photo, mask), TILE)]
+    photo = fit_into(np.array(read_photo(image_root / image["file_name"])), TILE)
+    mask = rasterise(entry["segmentation"], image["height"], image["width"])
+    return [text_tile(f"{entry['score']:.3f} {entry['sentence']}", TILE), photo, mask_overlay(photo, mask)]

@@ -12,7 +12,7 @@ from torch import nn
 
 from clip import tokenize
 from dataset.checks import checked_sentence
-from dataset.photos import read_photo, resized, to_input
+from dataset.photos import as_rgb, read_photo, resized, to_input
 from model.build import load_network
 from utils.errors import UserError, shown
 from utils.maps import at_photo_size
@@ -42,13 +42,13 @@ class Segmenter:
     def encode(self, photo: Photo) -> EncodedPhoto:
         """What `respond` and `segment` take in place of a photo that is asked about more than once.
 
-        A photo is a path, which is read upright, a PIL image or an RGB array uint8 (H, W, 3). UserError for a photo
-        that cannot be decoded.
+        A photo is a path, which is read upright, or a PIL image or an RGB array uint8 (H, W, 3) as it is, see `as_rgb`.
+        UserError for a photo that cannot be used.
         """
         if isinstance(photo, str | Path):
             image = read_photo(photo, upright=True, hint="give another photo")
         else:
-            image = (Image.fromarray(photo) if isinstance(photo, np.ndarray) else photo).convert("RGB")
+            image = as_rgb(photo)
         network_input = to_input(resized(image, self.size))[None].to(self.device)
         return EncodedPhoto(self.network.encode(network_input), (image.height, image.width))
 

@@ -1,5 +1,11 @@
-"""Contact sheets: what a network makes of a few refs after each epoch, and the response maps that were exported."""
+"""Contact sheets: what a network makes of a few refs after each epoch, and the response maps that were exported.
 
+Photos are fitted to their tiles first: 48 of 12 megapixels would take gigabytes.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +16,19 @@ from dataset.photos import read_photo
 from dataset.references import Reference, Split
 from dataset.samples import ground_truth
 from model.segmenter import Segmenter
+from utils.errors import UserError, one_line
 from utils.pictures import contact_sheet, fit_into, heat_overlay, mask_overlay, save_png, spread, text_tile
 
 EXAMPLE_TILE, MAP_TILE = 200, 120  # pixels
+
+
+@contextmanager
+def optional(picture: str | Path) -> Iterator[None]:
+    """The block draws a picture that no result depends on: a UserError in it costs a warning, on any process."""
+    try:
+        yield
+    except UserError as error:
+        print(f"warning: {picture} cannot be drawn: {one_line(error)}", file=sys.stderr, flush=True)
 
 
 def draw_examples(split: Split, network: torch.nn.Module, size: int, query_length: int) -> np.ndarray:
@@ -32,15 +48,9 @@ def draw_examples(split: Split, network: torch.nn.Module, size: int, query_lengt
         response = segmenter.respond(photo, reference.sentences[:1])[0]
         masks = [response > network.mask_threshold]
         if annotated:
-            masks.append(ground_truth(split, reference, response.shape))
-        pixels = np.array(photo)
-        pictures = [pixels, heat_overlay(pixels, response), *(mask_overlay(pixels, mask) for mask in masks)]
-        rows.append(
-            [
-                text_tile(reference.sentences[0], EXAMPLE_TILE),
-                *(fit_into(picture, EXAMPLE_TILE) for picture in pictures),
-            ]
-        )
+            masks.append(ground_truth(split, reference, reference.size))
+        text, small = text_tile(reference.sentences[0], EXAMPLE_TILE), fit_into(np.array(photo), EXAMPLE_TILE)
+        rows.append([text, small, heat_overlay(small, response), *(mask_overlay(small, mask) for mask in masks)])
     headings = ["sentence", "photo", "response map", "mask", *(["true mask"] if annotated else [])]
     return contact_sheet(rows, tile=EXAMPLE_TILE, headings=headings)
 
@@ -49,7 +59,7 @@ def draw_maps(split: Split, folder: str | Path) -> Path:
     """Draw sentences, photo and exported map of refs spread over the split, as a PNG beside the folder of maps."""
     rows = []
     for reference in spread(split.references, 48):
-        photo = np.array(read_photo(split.photo_path(reference)))
+        photo = fit_into(np.array(read_photo(split.photo_path(reference))), MAP_TILE)
         text = text_tile("; ".join(reference.sentences), MAP_TILE)
         rows.append([text, photo, heat_overlay(photo, read_map(folder, reference.name))])
     path = Path(folder).resolve()

@@ -93,7 +93,7 @@ def test_your_own_data(tmp_path, check):
 
 
 def test_pseudo_masks_of_any_maker(tmp_path, check):
-    """One for each ref: a good one, an empty one, three that cannot be used, one that is not there."""
+    """A good one, an empty one, one turned, one of twice the size, one that is no PNG, and one that is not there."""
     (tmp_path / "masks").mkdir()
     lines = [{"image": f"{number % 2}.png", "sentences": ["x"]} for number in range(6)]
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -107,7 +107,7 @@ def test_pseudo_masks_of_any_maker(tmp_path, check):
     assert status == 1
     for words in (
         "note: 1 pseudo masks are empty, which teaches stage 2 that nothing is there; remove",
-        "WRONG: 3 pseudo masks are damaged or have another size than their photo; make them again (2_0, 3_1, 4_0)",
+        "WRONG: 2 pseudo masks are damaged or have another shape than their photo; make them again (2_0, 4_0)",
         f"WRONG: 1 pseudo masks are not in {tmp_path / 'masks'}; make them, or train stage 2 with --skip_missing (5_1)",
         "2 lines above are WRONG",
     ):
@@ -115,6 +115,24 @@ def test_pseudo_masks_of_any_maker(tmp_path, check):
     (tmp_path / "train.jsonl").unlink()
     status, _, errors = check("jsonl", tmp_path, "--pseudo_path", tmp_path / "masks")
     assert (status, "has no train.jsonl; write it, or leave the flag out" in errors) == (2, True)
+
+
+def test_photos_that_training_refuses_and_masks_beside_their_photos(tmp_path, check):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 30)).save(tmp_path / "turned.tif", exif=exif)
+    Image.new("I;16", (8, 6)).save(tmp_path / "deep.png")
+    polygons = [[[0, 0, 9, 0, 9, 3]], [[0, 0, 20, 0, 20, 3]], [[-9, 0, 4, 0, 4, 3]], [[0, 0, 4, 0, 4, 33]]]
+    lines = [{"image": "turned.tif", "sentences": ["x"], "mask": mask} for mask in polygons]
+    lines.append({"image": "deep.png", "sentences": ["x"]})
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    status, output, _ = check("jsonl", tmp_path)
+    assert status == 1
+    assert "note: 1 photos are stored turned (EXIF orientation) and used as stored; turn their pixels" in output
+    assert "WRONG: 1 photos have more than 8 bits per channel; convert them to 8 bits (deep.png)" in output
+    assert "WRONG: 3 polygons leave their photo; draw them on the pixels as stored (1, 2, 3)" in output
+    (tmp_path / "train.jsonl").write_text(json.dumps(lines[0]))
+    assert check("jsonl", tmp_path)[0] == 0
 
 
 def test_what_cannot_be_checked_has_status_2(tmp_path, check):

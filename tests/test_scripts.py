@@ -76,6 +76,8 @@ def test_a_finished_training_is_resumed_with_its_own_network_and_by_one_run_at_a
     words = ["--test_split", "val", "--batch_size", "4", "--epoch", "2", "--output", trained[0], "--resume"]
     status, printed, errors = script("train_stage1.py", *data_words(world), *words)
     assert (status, "all 2 epochs" in printed) == (0, True), errors
+    status, _, errors = script("train_stage1.py", *data_words(world), *words, "--size", "96")
+    assert (status, "size was 64 and is 96; use the same flags" in errors) == (2, True)
     with lock_folder(trained[0]):
         status, _, errors = script("train_stage1.py", *train_words(world, trained[0]))
     assert (status, "another run is writing to" in errors) == (2, True)
@@ -186,6 +188,24 @@ def test_the_demo_paints_and_masks(trained, world, tmp_path, script):
     assert painted.shape[:2] == mask.shape == image.shape[:2]
     runs = json.loads((tmp_path / names[2]).read_text())
     assert (coco.decode(runs) == (mask > 0)).all()
+
+
+def test_the_demo_goes_on_after_a_bad_photo_and_passes_over_hidden_files(trained, world, tmp_path, script):
+    photo, folder, words = next((world / "train2014").iterdir()), tmp_path / "photos", ["--output", tmp_path / "new"]
+    folder.mkdir()
+    for name in ("a.JPE", "c.jfif"):
+        shutil.copy(photo, folder / name)
+    Image.open(photo).save(folder / "d.gif")
+    for name in ("._a.jpg", "b.jpg", "notes.txt"):  # macOS writes the first kind on other systems' disks
+        (folder / name).write_bytes(b"no photo")
+    words += ["--size", "64", "--pretrain", trained[0] / "ckpt.pth", "--text", "red star", "--img"]
+    status, printed, errors = script("demo.py", *words, photo, folder)
+    assert [Path(line).stem for line in printed.splitlines()] == [f"{name}_(red star)" for name in (photo.stem, *"acd")]
+    first, last = errors.splitlines()
+    assert first.startswith(f"demo.py: the photo {folder / 'b.jpg'} cannot be decoded (")
+    assert (status, last) == (2, "demo.py: 1 of 5 photos could not be read, see above")
+    status, printed, errors = script("demo.py", *words, folder / "b.jpg", folder / "notes.txt", "--pretrain", "absent")
+    assert (status, printed, errors.count("cannot be decoded")) == (2, "", 2)
 
 
 def test_pictures_of_different_sentences_have_different_names(tmp_path):

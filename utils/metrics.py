@@ -22,6 +22,7 @@ class Outcome(NamedTuple):
     sentence: int  # number of the sentence within the ref
     intersection: int  # pixels
     union: int  # pixels
+    predicted: int  # pixels of the predicted mask
     pointing: bool  # the maximum lies in the true mask
     hit: bool  # the maximum lies in the true box
     box_iou: float  # with the true box: of the last proposal that holds the maximum, else of the first
@@ -67,6 +68,7 @@ def evaluate_response(
         sentence,
         intersection=int(np.count_nonzero(mask & truth)),
         union=int(np.count_nonzero(mask | truth)),
+        predicted=int(np.count_nonzero(mask)),
         pointing=bool(truth[row, column]),
         hit=holds_peak(box),
         box_iou=float(overlaps[holding[-1] if holding else 0]),
@@ -77,7 +79,8 @@ def evaluate_response(
 def metric_parts(outcomes: Sequence[Outcome]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Numerators and denominators of each metric, float64 (N,): it is the sum of the former over that of the latter.
 
-    `mIoU` is the mean of I/U, `oIoU` the sum of I over the sum of U.
+    `mIoU` is the mean of I/U, `oIoU` the sum of I over the sum of U, `empty` the share of sentences without
+    any predicted pixel.
     """
     iou = np.array([outcome.iou for outcome in outcomes])
     one = np.ones(len(outcomes))
@@ -93,6 +96,7 @@ def metric_parts(outcomes: Sequence[Outcome]) -> dict[str, tuple[np.ndarray, np.
         "Hit": (column("hit"), one),
         "box_mIoU": (column("box_iou"), one),
         "box_acc": (column("box_hit"), one),
+        "empty": ((column("predicted") == 0).astype(np.float64), one),
     }
 
 

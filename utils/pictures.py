@@ -25,16 +25,21 @@ def spread(items: Sequence[Item], count: int) -> list[Item]:
 def heat_overlay(photo: np.ndarray, response: np.ndarray) -> np.ndarray:
     """A response map painted over its photo in OpenCV's JET colours.
 
-    photo: uint8 (H, W, 3). response: float (H, W), 0..1. Returns uint8 (H, W, 3).
+    photo: uint8 (H, W, 3). response: float (h, w), 0..1, of the whole photo. Returns uint8 (H, W, 3).
     """
+    response = cv2.resize(response, photo.shape[1::-1], interpolation=cv2.INTER_AREA)
     levels = np.round(response.clip(0, 1) * 255).astype(np.uint8)
     heat = cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1]
     return np.round(0.6 * heat + 0.4 * photo).astype(np.uint8)
 
 
 def mask_overlay(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The photo inside a mask, veiled outside. photo: uint8 (H, W, 3). mask: bool (H, W). Returns uint8 (H, W, 3)."""
-    return np.where(mask[..., None], photo, photo // 5 + np.array(VEIL, dtype=np.uint8))
+    """The photo inside a mask, veiled outside.
+
+    photo: uint8 (H, W, 3). mask: bool (h, w), of the whole photo. Returns uint8 (H, W, 3).
+    """
+    inside = cv2.resize(mask.astype(np.uint8), photo.shape[1::-1], interpolation=cv2.INTER_AREA)  # 0 or 1: the majority
+    return np.where(inside[..., None], photo, photo // 5 + np.array(VEIL, dtype=np.uint8))
 
 
 def contact_sheet(
