@@ -20,7 +20,7 @@ from model.build import Architecture, Network, build_network, build_scorer, load
 from model.evaluation import evaluate, evaluate_masks
 from model.prms import Combine, mean_maps, select_maps
 from model.report import draw_cases, read_comparison, report_split, write_page, write_report
-from model.sheets import draw_maps, optional
+from model.sheets import draw_maps
 from utils.checkpoint import find_checkpoint
 from utils.distributed import barrier, init_processes, is_main
 from utils.errors import UserError
@@ -28,6 +28,7 @@ from utils.files import write_json
 from utils.log import log, metrics_table
 from utils.metrics import Outcome, summarise
 from utils.options import Parser, add_data_and_network_options, add_evaluation_options
+from utils.pictures import optional
 
 UNTRAINED_SEED = 1234
 

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from dataset.artifacts import BACKGROUND, FOREGROUND, UNKNOWN, png_path, write_label
-from dataset.passes import Outcomes, PhotoRefs, at_size, make_files
+from dataset.passes import Outcomes, PhotoRefs, make_files
+from dataset.photos import at_size
 from IRNet.crf import DenseCRF
 from IRNet.resume import map_fingerprint, start_pass
 

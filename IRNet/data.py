@@ -9,8 +9,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from dataset.artifacts import UNKNOWN, read_images, read_label
-from dataset.passes import PhotoRefs, at_size, fitted
-from dataset.photos import MEAN, STD, read_photo
+from dataset.passes import PhotoRefs, fitted
+from dataset.photos import MEAN, STD, at_size, read_photo
 from IRNet.network import STRIDE
 from utils.errors import UserError
 

@@ -20,8 +20,8 @@ from dataset.artifacts import (
     read_mask,
     write_mask,
 )
-from dataset.passes import Outcomes, PhotoRefs, at_size, fitted, make_files
-from dataset.photos import read_photo
+from dataset.passes import Outcomes, PhotoRefs, fitted, make_files
+from dataset.photos import at_size, read_photo
 from IRNet.data import normalise
 from IRNet.instances import cluster, connected_parts, find_centroids, instance_seeds, strongest, upsample_scores
 from IRNet.network import EdgeDisplacement, load_network
@@ -31,7 +31,7 @@ from utils.distributed import all_gather, is_main, shard
 from utils.errors import UserError
 from utils.files import write_json
 from utils.log import log
-from utils.pictures import contact_sheet, fit_into, heat_overlay, mask_overlay, save_png, spread
+from utils.pictures import contact_sheet, fit_into, heat_overlay, mask_overlay, optional, save_png, spread
 
 SMALL_PART = 0.01  # of the photo; smaller ones keep their place in the mask and get the score 0
 SHOWN, TILE = 48, 120  # refs on the contact sheet; pixels of each picture
@@ -136,20 +136,20 @@ def show_pseudo_masks(
             rows.append(draw_row(path, name, map_dir, label_dir, mask_dir))
         except UserError:  # its map or photo was removed or changed since the mask was made
             continue
-    if rows:
-        sheet = contact_sheet(rows, across=4, tile=TILE, headings=["photo", "response map", "IR label", "pseudo mask"])
-        save_png(work_space / "pseudo_masks.png", sheet)
+    picture = work_space / "pseudo_masks.png"
+    with optional(picture):
+        if rows:
+            headings = ["photo", "response map", "IR label", "pseudo mask"]
+            save_png(picture, contact_sheet(rows, across=4, tile=TILE, headings=headings))
     log(f"make_ins_seg: {work_space}/pseudo_masks.json and .png show the pseudo masks")
 
 
 def draw_row(path: Path, name: str, map_dir: Path, label_dir: Path | None, mask_dir: Path) -> list[np.ndarray]:
     """Photo, response map, IR label and pseudo mask of a ref, each small: uint8 (h, w, 3)."""
-    response = read_map(map_dir, name).clip(min=0)
-    photo = fitted(read_photo(path), response.shape)
+    response = read_map(map_dir, name)
+    photo = fit_into(fitted(read_photo(path), response.shape), TILE)
     mask = read_mask(mask_dir, name, response.shape)
     label = np.zeros_like(photo)
     if label_dir is not None and png_path(label_dir, name).is_file():
         label = LABEL_COLOURS[at_size(read_label(label_dir, name), photo.shape[:2])]
-    response, mask = (at_size(pixels, photo.shape[:2]) for pixels in (response, mask))
-    pictures = photo, heat_overlay(photo, response), label, mask_overlay(photo, mask)
-    return [fit_into(picture, TILE) for picture in pictures]
+    return [photo, heat_overlay(photo, response), label, mask_overlay(photo, mask)]

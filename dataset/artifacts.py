@@ -19,13 +19,12 @@ from PIL import Image
 
 from dataset.checks import checked_name, checked_path
 from dataset.masks import foreground
-from dataset.photos import MAX_PIXELS, opened
+from dataset.photos import MAX_PIXELS, at_size, opened, same_aspect
 from utils.errors import UserError, reason
 from utils.files import atomic_write, read_json, write_json
 from utils.maps import at_photo_size, full_maps
 
 BACKGROUND, FOREGROUND, UNKNOWN = 0, 1, 255  # the values of an IR label
-DEVIATION = 0.05  # of the aspect ratio: some photos have a row more or less than their annotation says
 EXPORT = "export it with validate.py --prms --cam_save_dir ... --name_save_dir ..."
 
 
@@ -151,13 +150,11 @@ def read_mask(folder: str | Path, name: str, size: tuple[int, int] | None = None
     """A pseudo mask, bool (H, W), at `size` (H, W) if that is given; UserError where it has another aspect ratio."""
     hint = "make it with IRNet/run_sample_refer.py --make_ins_seg_pass True"
     mask = _read_png(folder, name, hint, foreground)
-    if size is None or mask.shape == size:
-        return mask
-    (height, width), (wanted_height, wanted_width) = mask.shape, size
-    if abs(height * wanted_width - width * wanted_height) > DEVIATION * width * wanted_height:
-        sizes = f"{height} x {width}, its photo {wanted_height} x {wanted_width}"
+    size = size or mask.shape
+    if not same_aspect(mask.shape, size):
+        sizes = f"{mask.shape[0]} x {mask.shape[1]}, its photo {size[0]} x {size[1]}"
         raise UserError(f"the pseudo mask {png_path(folder, name)} is {sizes}; remove it and {hint}")
-    return np.array(Image.fromarray(mask).resize((wanted_width, wanted_height), Image.Resampling.NEAREST))
+    return at_size(mask, size)
 
 
 def _write_png(folder: str | Path, name: str, pixels: np.ndarray) -> None:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dataset.artifacts import read_map
-from dataset.photos import read_photo
+from dataset.photos import at_size, read_photo, same_aspect
 from utils.distributed import all_gather, is_main, shard, usable_cores
 from utils.errors import UserError, WriteError, one_line, reason
 from utils.log import log
@@ -27,7 +27,6 @@ Outcomes = Iterable[tuple[str, bool | UserError]]  # a ref's name, and what beca
 Work = Callable[[Path, list[str]], Outcomes]
 Make = Callable[[np.ndarray, dict[str, np.ndarray], tuple[int, int]], Outcomes]
 LONGEST = 1000  # pixels: photos with a longer side are worked on at this size, whatever memory they would take
-DEVIATION = 0.05  # of the aspect ratio: some photos have a row more or less than their annotation says
 
 
 def make_files(
@@ -135,9 +134,8 @@ def fitted(photo: Image.Image, size: tuple[int, int]) -> np.ndarray:
 
     size: (H, W) of the maps. UserError unless the photo has their aspect ratio: then it is turned, or another one.
     """
-    (height, width), (map_height, map_width) = (photo.height, photo.width), size
-    if abs(height * map_width - width * map_height) > DEVIATION * width * map_height:
-        sizes = f"{map_height} x {map_width}, its photo {height} x {width}"
+    if not same_aspect((photo.height, photo.width), size):
+        sizes = f"{size[0]} x {size[1]}, its photo {photo.height} x {photo.width}"
         raise UserError(f"its map is {sizes}; check --image_root, or make the map again")
     return at_size(np.array(photo), working_size(size), Image.Resampling.BILINEAR)
 
@@ -146,12 +144,3 @@ def working_size(size: tuple[int, int]) -> tuple[int, int]:
     """`size` (H, W), or smaller by the factor that makes the longer side `LONGEST`."""
     scale = min(1.0, LONGEST / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def at_size(
-    pixels: np.ndarray, size: tuple[int, int], resample: Image.Resampling = Image.Resampling.NEAREST
-) -> np.ndarray:
-    """A photo, map or mask, uint8, float32 or bool (H, W[, 3]), resized to `size`."""
-    if pixels.shape[:2] == tuple(size):
-        return pixels
-    return np.array(Image.fromarray(pixels).resize(size[::-1], resample))

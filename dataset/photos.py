@@ -21,6 +21,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
+DEVIATION = 0.05  # of the aspect ratio: some photos have a row more or less than their annotation says
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # 89 million; Pillow only warns of more, here it is an error
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # of their files
@@ -128,6 +129,21 @@ def photos_in(folder: Path) -> list[Path]:
 def resized(photo: Image.Image, size: int) -> Image.Image:
     """The photo at size x size pixels: bilinear, antialiased, aspect ratio not kept."""
     return photo.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def same_aspect(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes (H, W) have the same aspect ratio, within `DEVIATION`."""
+    (height, width), (other_height, other_width) = size, other
+    return abs(height * other_width - width * other_height) <= DEVIATION * width * other_height
+
+
+def at_size(
+    pixels: np.ndarray, size: tuple[int, int], resample: Image.Resampling = Image.Resampling.NEAREST
+) -> np.ndarray:
+    """A photo, map or mask, uint8, float32 or bool (H, W[, 3]), resized to `size` (H, W)."""
+    if pixels.shape[:2] == tuple(size):
+        return pixels
+    return np.array(Image.fromarray(pixels).resize(size[::-1], resample))
 
 
 def to_input(photo: Image.Image) -> "torch.Tensor":

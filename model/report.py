@@ -23,13 +23,12 @@ from dataset.samples import EvalPhotos, eval_loader, ground_truth
 from model.build import Network
 from model.evaluation import responses
 from model.prms import Combine
-from model.sheets import optional
 from utils.distributed import all_gather, is_main
 from utils.errors import UserError, as_unicode
 from utils.files import atomic_write, read_json, write_json
 from utils.log import log
 from utils.metrics import Outcome, metric_parts
-from utils.pictures import fit_into, jpeg, mask_overlay
+from utils.pictures import fit_into, jpeg, mask_overlay, optional
 
 RESAMPLES = 1000
 SHOWN_CASES = 12

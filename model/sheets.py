@@ -3,9 +3,6 @@
 Photos are fitted to their tiles first: 48 of 12 megapixels would take gigabytes.
 """
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +13,9 @@ from dataset.photos import read_photo
 from dataset.references import Reference, Split
 from dataset.samples import ground_truth
 from model.segmenter import Segmenter
-from utils.errors import UserError, one_line
 from utils.pictures import contact_sheet, fit_into, heat_overlay, mask_overlay, save_png, spread, text_tile
 
 EXAMPLE_TILE, MAP_TILE = 200, 120  # pixels
-
-
-@contextmanager
-def optional(picture: str | Path) -> Iterator[None]:
-    """The block draws a picture that no result depends on: a UserError in it costs a warning, on any process."""
-    try:
-        yield
-    except UserError as error:
-        print(f"warning: {picture} cannot be drawn: {one_line(error)}", file=sys.stderr, flush=True)
 
 
 def draw_examples(split: Split, network: torch.nn.Module, size: int, query_length: int) -> np.ndarray:

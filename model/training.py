@@ -13,7 +13,7 @@ from dataset.references import Split
 from dataset.samples import EvalPhotos, eval_loader
 from model.build import Architecture, Network, build_network, load_network, network_content
 from model.evaluation import evaluate
-from model.sheets import draw_examples, optional
+from model.sheets import draw_examples
 from utils.checkpoint import LAST, find_checkpoint, load_checkpoint, require_settings, save_training
 from utils.distributed import is_main, world_size
 from utils.engine import steps_per_epoch
@@ -21,7 +21,7 @@ from utils.errors import resuming
 from utils.log import TrainingLog, log
 from utils.metrics import summarise
 from utils.options import training_settings
-from utils.pictures import save_png
+from utils.pictures import optional, save_png
 
 EMPTY_WARNING = 90  # percent of an epoch's predicted masks
 

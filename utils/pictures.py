@@ -1,7 +1,9 @@
 """Pictures for people: heat over a photo, a mask over a photo, many small pictures on one sheet. RGB throughout."""
 
+import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,11 +12,21 @@ import imageio.v3 as imageio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from utils.errors import UserError, one_line
 from utils.files import atomic_write
 
 VEIL = (40, 60, 120)  # a blue in which neither dark nor light things vanish
 GAP = 4  # pixels between the pictures of a sheet; four times that between groups
 Item = TypeVar("Item")
+
+
+@contextmanager
+def optional(picture: str | Path) -> Iterator[None]:
+    """The block draws a picture that no result depends on: a UserError in it costs a warning, on any process."""
+    try:
+        yield
+    except UserError as error:
+        print(f"warning: {picture} cannot be drawn: {one_line(error)}", file=sys.stderr, flush=True)
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
