@@ -21,13 +21,12 @@ from dataset.samples import EvalPhotos, eval_loader
 from IRNet.resume import start_pass
 from model.prediction import draw_sheet, predict
 from model.segmenter import load_model
-from model.sheets import optional
 from utils.distributed import all_gather, barrier, init_processes, is_main
 from utils.errors import UserError
 from utils.files import lock_folder
 from utils.log import log
 from utils.options import Parser, add_data_set_options, add_workers_option, input_size, positive_int
-from utils.pictures import save_png
+from utils.pictures import optional, save_png
 
 
 def parse_args() -> argparse.Namespace:
