@@ -263,7 +263,8 @@ def test_several_gpus_have_a_process_each(monkeypatch):
     monkeypatch.setattr(os, "execv", lambda *words: started.append(words))
     monkeypatch.setattr(sys, "argv", ["IRNet/run_sample_refer.py", "--seed", "1"])
     start_a_process_per_gpu()
-    monkeypatch.setenv("RANK", "0")
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # as torchrun sets them
+        monkeypatch.setenv(name, "0")
     start_a_process_per_gpu()
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3", *sys.argv]
     assert started == [(sys.executable, [sys.executable, *words])]
