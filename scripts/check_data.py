@@ -135,7 +135,7 @@ def main() -> None:
     args = parser.parse_args()
     root, splits = Path(args.data_root), known_splits(args.dataset, args.split_by)
     if args.dataset == "jsonl":
-        splits = {file.stem: None for file in sorted(root.glob("*.jsonl"))}
+        splits = {file.stem: None for file in sorted(root.glob("[!.]*.jsonl"))}
     if not root.is_dir() or not splits:
         raise UserError(f"{root} holds no data set; see data/README.md and docs/own_data.md")
     if args.pseudo_path and "train" not in splits:
