@@ -57,12 +57,22 @@ class SegmentationNetwork(nn.Module):
 
         images (B, 3, H, W), tokens (N, T), photo (N,).
         """
-        pyramid, words = image_pyramid(self.backbone, images), self._words(tokens)
+        return self.answer(self.encode(images), tokens, photo, images.shape[-2:])
+
+    def encode(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """CLIP's pyramid of images (B, 3, H, W): (B, C, h, w) at strides 4, 8, 16 and 32."""
+        return image_pyramid(self.backbone, images)
+
+    def answer(
+        self, pyramid: list[torch.Tensor], tokens: torch.Tensor, photo: torch.Tensor, size: tuple[int, int]
+    ) -> Responses:
+        """As `respond`, from what `encode` returns for images of `size` (H, W)."""
+        words = self._words(tokens)
         # Each sentence needs a pyramid of its own, so only a few are decoded at a time.
         parts = zip(photo.split(SENTENCES_AT_A_TIME), words.split(SENTENCES_AT_A_TIME), strict=True)
         finest = (self._decode([features[p] for features in pyramid], w)[0] for p, w in parts)
         logits = torch.cat([self.head[0](features) for features in finest])
-        return Responses(logits, upsample(logits, images.shape[-2:]))
+        return Responses(logits, upsample(logits, size))
 
     def _words(self, tokens: torch.Tensor) -> torch.Tensor:
         """The words' features (N, W, T)."""
