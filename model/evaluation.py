@@ -1,5 +1,6 @@
 """Evaluation of a network of either stage, and export of stage 1's response maps."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -48,11 +49,13 @@ def evaluate(
     map_dir: str | Path | None = None,
     map_format: Literal["full", "native"] = "full",
     title: str = "evaluation",
+    absent_below: float = -math.inf,
 ) -> list[Outcome]:
     """The outcome of every sentence, of all processes, in the order of the refs.
 
     scorer: select maps with PRMS. map_dir: write the map of each ref's first sentence there, at the photo's size
-    (`full`) or as the scores that it follows from (`native`). A ref without a mask has no outcome.
+    (`full`) or as the scores that it follows from (`native`). absent_below: a sentence whose largest score is below this
+    gets an empty mask. A ref that is not annotated has no outcome.
     """
     network.eval()
     outcomes: list[Outcome] = []
@@ -64,20 +67,21 @@ def evaluate(
             write_scores(map_dir, target.reference.name, scores, answers.maps.shape[-2:], target.size)
         if target.mask is None:
             continue
-        for sentence, response in enumerate(maps):
-            mask, index = response > network.mask_threshold, target.reference.index
-            outcomes.append(evaluate_response(response, mask, target.mask, target.box, index, sentence))
+        index, scores = target.reference.index, answers.peaks.tolist()
+        for sentence, (response, score) in enumerate(zip(maps, scores, strict=True)):
+            mask = (response > network.mask_threshold) & (score >= absent_below)
+            outcomes.append(evaluate_response(response, mask, target.mask, target.box, index, sentence, score))
     return sorted(outcome for share in all_gather(outcomes) for outcome in share)
 
 
 def evaluate_masks(split: Split, folder: str | Path) -> list[Outcome]:
     """The outcome of every sentence with the pseudo masks in `folder` in place of a network's.
 
-    A mask has no maximum, so what the outcomes say about its place means nothing (see `summarise`). UserError for a
-    split without masks of its own.
+    A mask has no maximum, so what the outcomes say about its place means nothing (see `summarise`). Absent refs, which
+    have no pseudo masks, are left out. UserError for a split without masks of its own.
     """
     outcomes: list[Outcome] = []
-    for reference in tqdm(shard(split.references), desc="masks", disable=None if is_main() else True, leave=False):
+    for reference in tqdm(shard(split.present().references), desc="masks", disable=None if is_main() else True, leave=False):
         if reference.segmentation is None or reference.box is None:
             raise UserError(f"split '{split.name}' has no mask for ref {reference.name}: it cannot be evaluated")
         mask = read_mask(folder, reference.name, reference.size)

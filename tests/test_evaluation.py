@@ -43,15 +43,15 @@ def test_a_map_of_two_by_two_by_hand():
     response = np.array([[0.5, 0.0], [1.0, 0.0]])
     truth = np.array([[False, False], [True, True]])
     outcome = evaluate_response(response, response > 0, truth, (0, 1, 1, 1), reference=3, sentence=1)
-    assert outcome == Outcome(3, 1, intersection=1, union=3, pointing=True, hit=True, box_iou=0.0, box_hit=False)
+    assert outcome == Outcome(3, 1, intersection=1, union=3, predicted=2, pointing=True, hit=True, box_iou=0.0, box_hit=False)
 
 
 def test_metrics_by_hand():
     """IoU 1 and 1/4: the mean is 62.5 %, the sums give (2 + 1) / (2 + 4)."""
-    found = summarise([Outcome(0, 0, 2, 2, True, True, 0.6, True), Outcome(0, 1, 1, 4, False, True, 0.2, False)])
+    found = summarise([Outcome(0, 0, 2, 2, 2, True, True, 0.6, True), Outcome(0, 1, 1, 4, 0, False, True, 0.2, False)])
     assert (found["mIoU"], found["oIoU"], found["P@0.5"], found["P@0.9"]) == (62.5, 50, 50, 50)
     assert (found["PointM"], found["Hit"], found["box_mIoU"], found["box_acc"]) == (50, 100, 40, 50)
-    assert summarise([Outcome(0, 0, 1, 2, True, True, 0, True)])["P@0.5"] == 100  # an IoU equal to the threshold counts
+    assert summarise([Outcome(0, 0, 1, 2, 1, True, True, 0, True)])["P@0.5"] == 100  # an IoU equal to the threshold counts
 
 
 def test_maps_without_a_positive_value_have_no_mask():
@@ -164,7 +164,7 @@ def test_stored_masks_have_no_metrics_of_a_maximum(tmp_path):
     ]
     found = summarise(outcomes, of_masks=True)
     assert (found["mIoU"], found["oIoU"], found["P@0.9"]) == (100, 100, 100)
-    assert set(found) == {"mIoU", "oIoU", *(f"P@0.{i}" for i in range(5, 10)), "box_acc"}
+    assert set(found) == {"mIoU", "oIoU", *(f"P@0.{i}" for i in range(5, 10)), "box_acc", "empty"}
 
 
 def test_with_a_scorer_all_sentences_of_a_ref_get_one_map(golden_stage1, golden_scorer):

@@ -24,7 +24,7 @@ HOSTILE = '<script>alert("1")</script><img src=http://x onerror=1>'
 
 
 def outcome(reference, intersection, union, sentence=0):
-    return Outcome(reference, sentence, intersection, union, True, False, 0.5, True)
+    return Outcome(reference, sentence, intersection, union, union, True, False, 0.5, True)
 
 
 def mean_iou(outcomes, photo, photos, others=None):
@@ -120,7 +120,7 @@ def test_written_report(split, tmp_path):
     assert not any(text in page for text in ("<script", "<img src", "url(", "<link", 'src="http'))
 
 
-ROW = '{"splits": {"val": {"table": {"photo": ["a"], "text": ["b"], "outcome": [[%s, 0, 0, 0, 0, 0, 0, 0]]}}}}'
+ROW = '{"splits": {"val": {"table": {"photo": ["a"], "text": ["b"], "outcome": [[%s, 0, 0, 0, 0, 0, 0, 0, 0]]}}}}'
 
 
 @pytest.mark.parametrize("content", ["[]", "{", None, ROW % '"x"', ROW % ("1" + "0" * 400), ROW % ("1" + "0" * 5000)])
