@@ -75,6 +75,7 @@ def validate(args: argparse.Namespace) -> None:
         scorer = build_scorer(network, args.scorer).to(device) if args.prms else None
     rows, reports, pictures = {}, {}, {}
     for name, split in splits.items():
+        split = split.present() if args.cam_save_dir else split  # maps are to train on
         began = time.monotonic()
         if network is None:
             outcomes = evaluate_masks(split, args.pseudo_path)

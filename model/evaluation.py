@@ -54,8 +54,8 @@ def evaluate(
     """The outcome of every sentence, of all processes, in the order of the refs.
 
     scorer: select maps with PRMS. map_dir: write the map of each ref's first sentence there, at the photo's size
-    (`full`) or as the scores that it follows from (`native`). absent_below: a sentence whose largest score is below this
-    gets an empty mask. A ref that is not annotated has no outcome.
+    (`full`) or as the scores that it follows from (`native`). absent_below: sentences whose largest score is below this
+    get an empty mask. A ref that is not annotated has no outcome.
     """
     network.eval()
     outcomes: list[Outcome] = []
@@ -81,7 +81,8 @@ def evaluate_masks(split: Split, folder: str | Path) -> list[Outcome]:
     have no pseudo masks, are left out. UserError for a split without masks of its own.
     """
     outcomes: list[Outcome] = []
-    for reference in tqdm(shard(split.present().references), desc="masks", disable=None if is_main() else True, leave=False):
+    references = shard(split.present().references)
+    for reference in tqdm(references, desc="masks", disable=None if is_main() else True, leave=False):
         if reference.segmentation is None or reference.box is None:
             raise UserError(f"split '{split.name}' has no mask for ref {reference.name}: it cannot be evaluated")
         mask = read_mask(folder, reference.name, reference.size)

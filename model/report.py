@@ -203,7 +203,6 @@ def draw_cases(
         for sentence, response in enumerate(maps):
             place = place_of.get((target.reference.index, sentence))
             if place is not None:
-                emptied = not outcomes[place].predicted  # by `absent_below`
                 # Emptied, where the evaluation did so by `absent_below`.
                 masks = (target.mask, (response > network.mask_threshold) & (outcomes[place].predicted > 0))
                 drawn[place] = [jpeg(fit_into(mask_overlay(photo, mask), 320)) for mask in masks]

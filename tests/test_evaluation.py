@@ -43,7 +43,7 @@ def test_a_map_of_two_by_two_by_hand():
     response = np.array([[0.5, 0.0], [1.0, 0.0]])
     truth = np.array([[False, False], [True, True]])
     outcome = evaluate_response(response, response > 0, truth, (0, 1, 1, 1), reference=3, sentence=1)
-    assert outcome == Outcome(3, 1, intersection=1, union=3, predicted=2, pointing=True, hit=True, box_iou=0.0, box_hit=False)
+    assert outcome == Outcome(3, 1, 1, union=3, predicted=2, pointing=True, hit=True, box_iou=0.0, box_hit=False)
 
 
 def test_metrics_by_hand():
@@ -51,7 +51,28 @@ def test_metrics_by_hand():
     found = summarise([Outcome(0, 0, 2, 2, 2, True, True, 0.6, True), Outcome(0, 1, 1, 4, 0, False, True, 0.2, False)])
     assert (found["mIoU"], found["oIoU"], found["P@0.5"], found["P@0.9"]) == (62.5, 50, 50, 50)
     assert (found["PointM"], found["Hit"], found["box_mIoU"], found["box_acc"]) == (50, 100, 40, 50)
-    assert summarise([Outcome(0, 0, 1, 2, 1, True, True, 0, True)])["P@0.5"] == 100  # an IoU equal to the threshold counts
+    half = Outcome(0, 0, 1, 2, 1, True, True, 0, True)
+    assert summarise([half])["P@0.5"] == 100  # an IoU equal to the threshold counts
+
+
+def test_metrics_of_absent_refs_by_hand():
+    """Two refs with a target, found with IoU 1/2 and wrongly left empty; two absent ones, one of them a false alarm."""
+    nothing = np.zeros((2, 3), bool)
+    pair, one, corner = nothing.copy(), nothing.copy(), nothing.copy()
+    pair[0, :2] = one[0, 0] = corner[1, 2] = True
+
+    def outcome(index, mask, truth, box):
+        return evaluate_response(mask.astype(float), mask, truth, box, index, 0)
+
+    targets = [outcome(0, one, pair, (0, 0, 2, 1)), outcome(1, nothing, one, (0, 0, 1, 1))]
+    absent = [outcome(2, nothing, nothing, None), outcome(3, pair | corner, nothing, None)]
+    found, without = summarise(targets + absent), summarise(targets)
+    assert without.keys() == found.keys() - {"gIoU", "cIoU", "N_acc", "T_acc"}
+    same = without.keys() - {"empty"}
+    assert {name: found[name] for name in same} == {name: without[name] for name in same}
+    assert found["gIoU"] == 100 * (1 / 2 + 0 + 1 + 0) / 4
+    assert found["cIoU"] == round(100 * (1 + 0) / (2 + 1 + 3), 4)
+    assert (found["N_acc"], found["T_acc"], found["empty"], found["mIoU"]) == (50, 50, 50, 25)
 
 
 def test_maps_without_a_positive_value_have_no_mask():

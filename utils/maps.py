@@ -14,7 +14,7 @@ class Responses(NamedTuple):
 
     @property
     def peaks(self) -> torch.Tensor:
-        """The largest score of each sentence (N,): low where nothing in the photo fits it. A normalised map cannot say."""
+        """Each sentence's largest score (N,): low where nothing there fits it. A normalised map cannot say that."""
         return self.scores.amax(dim=(1, 2, 3))
 
 
