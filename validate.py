@@ -12,7 +12,7 @@ import torch
 from dataset.artifacts import names_path, write_names
 from dataset.datasets import DATA_SETS, load_splits
 from dataset.samples import EvalPhotos, eval_loader
-from model.build import Architecture, Network, build_network, build_scorer, load_network
+from model.build import Architecture, Network, absence_limit, build_network, build_scorer, load_network
 from model.evaluation import evaluate, evaluate_masks
 from model.report import draw_cases, read_comparison, report_split, write_report
 from model.sheets import draw_maps
@@ -41,8 +41,8 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError("--test_split none leaves nothing to evaluate; name a split")
     if args.compare and not args.report:
         raise UserError("--compare needs --report, the folder for the differences")
-    if args.pseudo_path and (args.prms or args.report or args.cam_save_dir):
-        raise UserError("--pseudo_path evaluates masks: leave out --prms, --report and --cam_save_dir")
+    if args.pseudo_path and (args.prms or args.report or args.cam_save_dir or args.absent_below is not None):
+        raise UserError("--pseudo_path evaluates masks: leave out --prms, --report, --cam_save_dir and --absent_below")
     if args.cam_format == "native" and not args.cam_save_dir:
         raise UserError("--cam_format needs --cam_save_dir, the folder for the maps")
     if args.cam_save_dir and len(args.test_split) > 1:
@@ -73,6 +73,7 @@ def validate(args: argparse.Namespace) -> None:
     if not args.pseudo_path:
         network = network_to_evaluate(args).to(device)
         scorer = build_scorer(network, args.scorer).to(device) if args.prms else None
+        limit = absence_limit(network, args.absent_below)
     rows, reports, pictures = {}, {}, {}
     for name, split in splits.items():
         split = split.present() if args.cam_save_dir else split  # maps are to train on
@@ -83,7 +84,7 @@ def validate(args: argparse.Namespace) -> None:
             annotated = all(reference.segmentation is not None for reference in split.references)
             photos = EvalPhotos(split, args.size, args.max_query_len, masks=annotated or not args.cam_save_dir)
             loader = eval_loader(photos, args.batch_size, args.num_workers)
-            outcomes = evaluate(network, loader, device, scorer, args.cam_save_dir, args.cam_format, name)
+            outcomes = evaluate(network, loader, device, scorer, args.cam_save_dir, args.cam_format, name, limit)
             if args.name_save_dir and is_main():
                 photos = {reference.name: reference.photo for reference in split.references}
                 write_names(names_path(args.name_save_dir, split.dataset, name), photos)

@@ -74,6 +74,14 @@ def evaluate(
     return sorted(outcome for share in all_gather(outcomes) for outcome in share)
 
 
+def suggest_absent_below(network: Network, loader: DataLoader, device: torch.device) -> float:
+    """The limit for `absent_below` that 95 % of a loader's sentences reach; they should be true of their photos."""
+    network.eval()
+    found = responses(network, loader, device, title="absence")
+    scores = all_gather([score for _, _, answers in found for score in answers.peaks.tolist()])
+    return round(float(np.percentile([score for share in scores for score in share], 5)), 4)
+
+
 def evaluate_masks(split: Split, folder: str | Path) -> list[Outcome]:
     """The outcome of every sentence with the pseudo masks in `folder` in place of a network's.
 
