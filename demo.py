@@ -6,34 +6,44 @@ writes `figs/demo_(man on the right).png`, the response over the photo. `python 
 page in the browser.
 """
 
+from utils.start import run_script
+
 import argparse
+import os
 import re
+import socket
 import subprocess
+import sys
 import tempfile
-from collections.abc import Container
+from collections.abc import Container, Iterable, Iterator
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from pycocotools import mask as coco
 
+from dataset.checks import checked_sentence
 from dataset.photos import read_photo
 from model.segmenter import Segmenter, load_model
-from utils.errors import UserError, reason, run_script
+from utils.errors import UserError, as_unicode, one_line, reason
 from utils.files import write_json
 from utils.options import Parser, input_size, port_number
 from utils.pictures import heat_overlay, mask_overlay, save_png
 
-PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+PHOTOS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 PUBLISHED = "stage2_refcocog_umd"
 REPOSITORY = Path(__file__).parent
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser(__doc__.splitlines()[0], "python demo.py --img figs/demo.png --text 'man on the right'")
-    parser.add_argument("--img", type=Path, metavar="FILE", help="a photo, or a folder of photos")
-    parser.add_argument("--text", nargs="+", metavar="SENTENCE", help="what to segment, one or several sentences")
+    parser = Parser(__doc__, "python demo.py --img figs/demo.png --text 'man on the right'")
+    parser.add_argument("--img", nargs="+", type=Path, metavar="FILE", help="photos, or folders of photos")
+    parser.add_argument(
+        "--text", nargs="+", type=as_unicode, metavar="SENTENCE", help="what to segment, one or several sentences"
+    )
     parser.add_argument("--web", action="store_true", help="open a page for the browser, on this machine only")
     parser.add_argument("--port", type=port_number, default=7860, help="the page's port; 0 takes any free one")
     words = f"a checkpoint of either stage (default: the published {PUBLISHED}, downloaded on first use)"
@@ -53,38 +63,87 @@ def main() -> None:
     args = parse_args()
     if args.web and not find_spec("gradio"):
         raise UserError("--web needs Gradio; run: pip install -r requirements-web.txt")
-    photos = [args.img]
-    if args.img and args.img.is_dir():
-        photos = sorted(file for file in args.img.iterdir() if file.suffix.lower() in PHOTOS)
-        if not photos:
-            raise UserError(f"the folder {args.img} holds no photo ({', '.join(PHOTOS)}); name another --img")
     try:
         device = torch.zeros(0, device=args.device).device
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"the device {args.device} cannot be used ({reason(error)}); try --device cpu") from None
-    segmenter = load_model(args.pretrain or published_checkpoint(), device, args.size)
+    # What can be checked without the checkpoint comes before it: half a gigabyte may have to be downloaded.
     if args.web:
-        page = launch(segmenter, args.port)
+        require_port(args.port)
+        page = launch(load_model(args.pretrain or published_checkpoint(), device, args.size), args.port)
         print(f"{page.local_url} is the demo's page; Ctrl-C ends it", flush=True)
         page.block_thread()
-    else:
-        segment_photos(segmenter, photos, args.text, args.output, args.mask)
+        return
+    sentences = [checked_sentence(sentence, "--text", "type what to segment") for sentence in args.text]
+    photos = decoded(photo_files(args.img))
+    first = next(photos)
+    require_folder(args.output)
+    segmenter = load_model(args.pretrain or published_checkpoint(), device, args.size)
+    segment_photos(segmenter, chain([first], photos), sentences, args.output, args.mask)
+
+
+def photo_files(paths: list[Path]) -> list[Path]:
+    """The files among `paths`, and the photos in the folders; UserError for a path or a folder without any."""
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"the photo {path} is not there; name another --img")
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(f for f in path.iterdir() if f.suffix.lower() in PHOTOS and not f.name.startswith("."))
+            if not inside:
+                raise UserError(f"the folder {path} holds no photo ({', '.join(PHOTOS)}); name another --img")
+        files += inside
+    return files
+
+
+def decoded(files: list[Path]) -> Iterator[tuple[Path, Image.Image]]:
+    """The photos of `files` that can be decoded. The others are named, and UserError counts them after the last."""
+    refused = 0
+    for file in files:
+        try:
+            photo = read_photo(file, upright=True, hint="name another --img")
+        except UserError as error:
+            if len(files) == 1:
+                raise
+            print(f"demo.py: {one_line(error)}", file=sys.stderr)
+            refused += 1
+        else:
+            yield file, photo
+    if refused:
+        raise UserError(f"{refused} of {len(files)} photos could not be read, see above")
+
+
+def require_port(port: int) -> None:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        raise UserError(f"port {port} cannot be used; choose another --port") from None
+
+
+def require_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --output") from None
 
 
 def published_checkpoint() -> Path:
     """The published checkpoint, downloaded where it is not there yet; UserError where that fails."""
     file = REPOSITORY / "weights" / f"{PUBLISHED}.pth"
     script = REPOSITORY / "scripts" / "download_weights.sh"
-    if not file.exists() and subprocess.run(["bash", script, PUBLISHED]).returncode:
+    if not file.exists() and subprocess.run(["bash", script, PUBLISHED], cwd=REPOSITORY).returncode:
         raise UserError(f"{file} could not be downloaded, see above; try again, or give a checkpoint with --pretrain")
     return file
 
 
-def segment_photos(segmenter: Segmenter, photos: list[Path], sentences: list[str], output: Path, masks: bool) -> None:
+def segment_photos(
+    segmenter: Segmenter, photos: Iterable[tuple[Path, Image.Image]], sentences: list[str], output: Path, masks: bool
+) -> None:
     """Write a picture for each photo and sentence, and the mask if `masks` is set; print the files' names."""
     written: set[Path] = set()
-    for file in photos:
-        photo = read_photo(file, upright=True, hint="name another --img")
+    for file, photo in photos:
         for sentence, response in zip(sentences, segmenter.respond(photo, sentences), strict=True):
             picture = picture_path(output, file, sentence, written)
             written.add(picture)
@@ -113,23 +172,23 @@ def picture_path(folder: Path, photo: Path, sentence: str, written: Container[Pa
 
 
 def launch(segmenter: Segmenter, port: int):
-    """The running page, a `gradio.Blocks`, which this machine alone can reach; UserError where the port is taken."""
+    """The running page, a `gradio.Blocks`, which this machine alone can reach."""
     from starlette.middleware import Middleware  # comes with Gradio
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+    # Gradio asks the page whether it is there, which is nothing for a proxy.
+    direct = [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, direct))
     page = build_page(segmenter)
     # Other sites' pages cannot reach this one under names of their own (DNS rebinding).
     only_ours = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-    try:
-        page.launch(
-            server_name="127.0.0.1",
-            server_port=port or None,  # None: the first free one from 7860 on
-            prevent_thread_lock=True,
-            quiet=True,
-            app_kwargs={"middleware": [only_ours]},
-        )
-    except OSError:
-        raise UserError(f"port {port} cannot be used; choose another --port") from None
+    page.launch(
+        server_name="127.0.0.1",
+        server_port=port or None,  # None: the first free one from 7860 on
+        prevent_thread_lock=True,
+        quiet=True,
+        app_kwargs={"middleware": [only_ours]},
+    )
     return page
 
 
@@ -138,21 +197,24 @@ def build_page(segmenter: Segmenter):
     import gradio as gr  # an extra
 
     scratch = tempfile.TemporaryDirectory()  # for as long as the page
+    os.environ["GRADIO_TEMP_DIR"] = scratch.name  # /tmp/gradio may be another user's; Gradio makes a missing one
 
-    def segment(photo, text: str, threshold: float):
+    def segment(file: str | None, text: str, threshold: float):
         """For each sentence the response and the mask over the photo; the masks as files."""
         sentences = [line.strip() for line in (text or "").splitlines() if line.strip()]
-        if photo is None or not sentences:
-            raise gr.Error("Choose a photo and type a sentence.")
+        if file is None or not sentences:
+            raise gr.Error("Choose a photo and type a sentence.", print_exception=False)
         try:
+            photo = read_photo(file, upright=True, hint="choose another photo")
             responses = segmenter.respond(photo, sentences)
         except UserError as error:
-            raise gr.Error(str(error)) from None
-        pictures, files, folder = [], [], Path(tempfile.mkdtemp(dir=scratch.name))
+            words = str(error).replace(f"{Path(file).parent}/", "")  # which is Gradio's
+            raise gr.Error(words, print_exception=False) from None
+        pictures, files, folder, pixels = [], [], Path(tempfile.mkdtemp(dir=scratch.name)), np.asarray(photo)
         for sentence, response in zip(sentences, responses, strict=True):
             mask = response > threshold
             caption = f"{sentence}: {mask.mean():.1%} of the photo"
-            pictures += [(heat_overlay(photo, response), sentence), (mask_overlay(photo, mask), caption)]
+            pictures += [(heat_overlay(pixels, response), sentence), (mask_overlay(pixels, mask), caption)]
             files.append(picture_path(folder, Path("mask"), sentence, files))
             save_png(files[-1], mask.astype(np.uint8) * 255)
         return pictures, [str(file) for file in files]
@@ -160,7 +222,9 @@ def build_page(segmenter: Segmenter):
     with gr.Blocks(title="TRIS", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         with gr.Row():
             with gr.Column():
-                photo = gr.Image(label="Photo", sources=["upload", "clipboard"])
+                photo = gr.Image(label="Photo", sources=["upload", "clipboard"], type="filepath")
+                # Not decoded by Gradio: `read_photo` says what is wrong with it.
+                photo.preprocess = lambda given: given and given.path
                 text = gr.Textbox(lines=3, label="Sentences, one per line", placeholder="man on the right")
                 threshold = gr.Slider(0, 1, segmenter.network.mask_threshold, label="Threshold of the mask")
                 button = gr.Button("Segment", variant="primary")

@@ -4,20 +4,29 @@ python train_stage1.py --dataset refcocog --splitBy umd --output ./weights/refco
 torchrun --nproc_per_node=4 train_stage1.py ...
 """
 
+from utils.start import run_script
+
 import argparse
 import time
 
 from dataset.datasets import DATA_SETS, load_splits
-from dataset.samples import TrainSamples, start_epoch, train_loader
+from dataset.samples import TrainSamples, smallest_batch, start_epoch, train_loader
 from model.build import build_scorer
 from model.evaluation import suggest_absent_below
 from model.losses import Stage1Criterion
 from model.scorer import SentenceTable
-from model.training import finish_epoch, initial_network, log_start, true_sentences, validate, validation_loaders
+from model.training import (
+    finish_epoch,
+    initial_network,
+    log_start,
+    show_epoch,
+    true_sentences,
+    validate,
+    validation_loaders,
+)
 from utils.checkpoint import restore
 from utils.distributed import barrier, data_parallel, init_processes, is_main
 from utils.engine import Precision, build_optimizer, polynomial_decay, steps_per_epoch, train_one_epoch
-from utils.errors import run_script
 from utils.files import lock_folder
 from utils.log import TrainingLog, log
 from utils.options import (
@@ -53,8 +62,7 @@ def main() -> None:
     samples = TrainSamples(splits["train"], args.size, args.max_query_len, args.seed, negatives=args.negative_samples)
     loader = train_loader(samples, args.batch_size, args.seed, args.num_workers)
     validation, known = validation_loaders(splits, args), true_sentences(splits["train"], args)
-    smallest = min(args.batch_size, len(samples) % args.batch_size or args.batch_size)
-    if args.w4 and smallest < 16:
+    if args.w4 and (smallest := smallest_batch(loader)) < 16:
         log(
             f"warning: the smallest batch of an epoch has {smallest} refs, in which the classification loss can tell a "
             f"photo's sentence from only {smallest - 1} others (published: 33); choose another --batch_size"
@@ -73,6 +81,8 @@ def main() -> None:
         parallel = data_parallel(network, device, args.compile)
         training_log = TrainingLog(args.output, args.board_folder, vars(args))
         log_start(args, loader, len(history))
+        if len(history) >= args.epochs:
+            show_epoch(args, network, history, splits, training_log, len(history) * steps)
         for epoch in range(len(history), args.epochs):
             began = time.monotonic()
             start_epoch(loader, epoch)
@@ -89,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, lasting=True)

@@ -5,17 +5,18 @@ r"""Train stage 2, the segmentation network, on the pseudo masks that IRNet made
     torchrun --nproc_per_node=4 train_stage2.py ...
 """
 
+from utils.start import run_script
+
 import argparse
 import time
 
 from dataset.datasets import DATA_SETS, load_splits
 from dataset.samples import TrainSamples, start_epoch, train_loader, with_pseudo_masks
 from model.losses import Stage2Criterion
-from model.training import finish_epoch, initial_network, log_start, validate, validation_loaders
+from model.training import finish_epoch, initial_network, log_start, show_epoch, validate, validation_loaders
 from utils.checkpoint import restore
 from utils.distributed import barrier, data_parallel, init_processes, is_main
 from utils.engine import Precision, build_optimizer, polynomial_decay, steps_per_epoch, train_one_epoch
-from utils.errors import run_script
 from utils.files import lock_folder
 from utils.log import TrainingLog, log
 from utils.options import Parser, add_data_and_network_options, add_training_options
@@ -37,7 +38,6 @@ def main() -> None:
     device = init_processes()
     splits = load_splits(args.dataset, args.data_root, args.split_by, ["train", *args.test_split])
     annotated = with_pseudo_masks(splits["train"], args.pseudo_path, args.skip_missing)
-    log(f"pseudo masks: {len(annotated.references)} of {len(splits['train'].references)} refs, in {args.pseudo_path}")
     samples = TrainSamples(annotated, args.size, args.max_query_len, args.seed, pseudo_masks=args.pseudo_path)
     loader = train_loader(samples, args.batch_size, args.seed, args.num_workers)
     validation = validation_loaders(splits, args)
@@ -56,6 +56,8 @@ def main() -> None:
         parallel = data_parallel(network, device, args.compile)
         training_log = TrainingLog(args.output, args.board_folder, vars(args))
         log_start(args, loader, len(history))
+        if len(history) >= args.epochs:
+            show_epoch(args, network, history, splits, training_log, len(history) * steps)
         for epoch in range(len(history), args.epochs):
             began = time.monotonic()
             start_epoch(loader, epoch)
@@ -72,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, lasting=True)

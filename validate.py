@@ -4,25 +4,31 @@ r"""Evaluate a checkpoint of either stage; select maps with PRMS and export them
         --pretrain stage1_refcocog_umd.pth --eval
 """
 
+from utils.start import run_script
+
 import argparse
 import time
+from functools import partial
 
 import torch
 
 from dataset.artifacts import names_path, write_names
 from dataset.datasets import DATA_SETS, load_splits
-from dataset.samples import EvalPhotos, eval_loader
+from dataset.references import Split
+from dataset.samples import EvalPhotos, eval_loader, with_pseudo_masks
 from model.build import Architecture, Network, absence_limit, build_network, build_scorer, load_network
 from model.evaluation import evaluate, evaluate_masks
-from model.report import draw_cases, read_comparison, report_split, write_report
+from model.prms import Combine, mean_maps, select_maps
+from model.report import draw_cases, read_comparison, report_split, write_page, write_report
 from model.sheets import draw_maps
 from utils.checkpoint import find_checkpoint
 from utils.distributed import barrier, init_processes, is_main
-from utils.errors import UserError, run_script
+from utils.errors import UserError
 from utils.files import write_json
 from utils.log import log, metrics_table
-from utils.metrics import summarise
+from utils.metrics import Outcome, summarise
 from utils.options import Parser, add_data_and_network_options, add_evaluation_options
+from utils.pictures import optional
 
 UNTRAINED_SEED = 1234
 
@@ -41,8 +47,10 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError("--test_split none leaves nothing to evaluate; name a split")
     if args.compare and not args.report:
         raise UserError("--compare needs --report, the folder for the differences")
-    if args.pseudo_path and (args.prms or args.report or args.cam_save_dir or args.absent_below is not None):
-        raise UserError("--pseudo_path evaluates masks: leave out --prms, --report, --cam_save_dir and --absent_below")
+    of_scores = args.prms or args.mean_map or args.absent_below is not None
+    if args.pseudo_path and (of_scores or args.report or args.cam_save_dir):
+        words = "leave out --prms, --mean_map, --absent_below, --report and --cam_save_dir"
+        raise UserError(f"--pseudo_path evaluates masks: {words}")
     if args.cam_format == "native" and not args.cam_save_dir:
         raise UserError("--cam_format needs --cam_save_dir, the folder for the maps")
     if args.cam_save_dir and len(args.test_split) > 1:
@@ -57,56 +65,72 @@ def network_to_evaluate(args: argparse.Namespace) -> Network:
     file = find_checkpoint(args.output, args.pretrain)
     network = load_network(file, fallback=Architecture.of_flags(args))
     network.architecture.require_flags(args, file)
-    if network.stage == 2 and (args.prms or args.cam_format == "native"):
-        flag = "--prms" if args.prms else "--cam_format native"
+    of_stage1 = {"--prms": args.prms, "--mean_map": args.mean_map, "--cam_format native": args.cam_format == "native"}
+    if network.stage == 2 and any(of_stage1.values()):
+        flag = next(flag for flag, given in of_stage1.items() if given)
         raise UserError(f"{flag} is about stage 1's response maps, and {file} is of stage 2; leave it out")
     return network
 
 
 def validate(args: argparse.Namespace) -> None:
-    """Print a table of metrics, a row per split, and write what the flags ask for."""
+    """Print a table of metrics, a row per split, and write what the flags ask for: first results, then pictures."""
     check_flags(args)
     device = init_processes()
     splits = load_splits(args.dataset, args.data_root, args.split_by, args.test_split)
+    if args.cam_save_dir or args.name_save_dir:  # to train on, where absent refs have no part
+        splits = {name: split.present() for name, split in splits.items()}
     others = read_comparison(args.compare, splits) if args.compare else {}
-    network = scorer = None
-    if not args.pseudo_path:
+    network = combine = None
+    if args.pseudo_path:
+        splits = {name: with_pseudo_masks(split, args.pseudo_path, args.skip_missing) for name, split in splits.items()}
+    else:
         network = network_to_evaluate(args).to(device)
-        scorer = build_scorer(network, args.scorer).to(device) if args.prms else None
-        limit = absence_limit(network, args.absent_below)
-    rows, reports, pictures = {}, {}, {}
-    for name, split in splits.items():
-        split = split.present() if args.cam_save_dir else split  # maps are to train on
-        began = time.monotonic()
-        if network is None:
-            outcomes = evaluate_masks(split, args.pseudo_path)
-        else:
-            annotated = all(reference.segmentation is not None for reference in split.references)
-            photos = EvalPhotos(split, args.size, args.max_query_len, masks=annotated or not args.cam_save_dir)
-            loader = eval_loader(photos, args.batch_size, args.num_workers)
-            outcomes = evaluate(network, loader, device, scorer, args.cam_save_dir, args.cam_format, name, limit)
-            if args.name_save_dir and is_main():
-                photos = {reference.name: reference.photo for reference in split.references}
-                write_names(names_path(args.name_save_dir, split.dataset, name), photos)
-            if args.cam_save_dir and is_main():
-                log(f"response maps: {args.cam_save_dir}, some of them in {draw_maps(split, args.cam_save_dir)}")
-        log(f"{name}: {len(split.references)} refs, {len(outcomes)} sentences, {time.monotonic() - began:.1f} s")
-        if outcomes:
-            rows[name] = summarise(outcomes, of_masks=network is None)
-        if outcomes and args.report:
-            reports[name] = report_split(split, outcomes, others.get(name))
-            pictures[name] = draw_cases(
-                split, outcomes, reports[name], network, device, scorer, args.size, args.max_query_len
-            )
+        combine = mean_maps if args.mean_map else None
+        if args.prms:
+            combine = partial(select_maps, build_scorer(network, args.scorer).to(device))
+    outcomes = {name: outcomes_of(split, args, network, device, combine) for name, split in splits.items()}
+    rows = {name: summarise(found, of_masks=network is None) for name, found in outcomes.items() if found}
     if rows:
         log(metrics_table(rows))
     if args.json and is_main():
         write_json(args.json, rows, indent=2)
-    if reports:
+    if args.cam_save_dir and is_main():
+        (split,) = splits.values()
+        with optional(f"the picture of {args.cam_save_dir}"):
+            log(f"response maps: {args.cam_save_dir}, some of them in {draw_maps(split, args.cam_save_dir)}")
+    if args.report and rows:
         title = f"{'untrained' if args.untrained else find_checkpoint(args.output, args.pretrain)}"
-        title += f"{', PRMS' if args.prms else ''} on {args.dataset}"
-        write_report(args.report, title, args.compare, reports, pictures)
+        title += f"{', PRMS' if args.prms else ', mean maps' if args.mean_map else ''} on {args.dataset}"
+        reports = {name: report_split(splits[name], outcomes[name], others.get(name)) for name in rows}
+        report = write_report(args.report, title, args.compare, reports)
+        sizes = args.size, args.max_query_len
+        pictures = {
+            name: draw_cases(splits[name], outcomes[name], reports[name], network, device, combine, *sizes)
+            for name in rows
+        }
+        write_page(args.report, report, pictures)
     barrier()
+
+
+def outcomes_of(
+    split: Split, args: argparse.Namespace, network: Network | None, device: torch.device, combine: Combine | None
+) -> list[Outcome]:
+    """The outcome of every sentence of a split, whose response maps are exported where the flags ask for it."""
+    began = time.monotonic()
+    if network is None:
+        outcomes = evaluate_masks(split, args.pseudo_path)
+    else:
+        annotated = all(reference.segmentation is not None for reference in split.references)
+        photos = EvalPhotos(split, args.size, args.max_query_len, masks=annotated or not args.cam_save_dir)
+        loader = eval_loader(photos, args.batch_size, args.num_workers)
+        limit = absence_limit(network, args.absent_below)
+        outcomes = evaluate(network, loader, device, combine, args.cam_save_dir, args.cam_format, split.name, limit)
+        if args.name_save_dir and is_main():
+            photos = {reference.name: reference.photo for reference in split.references}
+            write_names(names_path(args.name_save_dir, split.dataset, split.name), photos)
+    seconds = time.monotonic() - began
+    log(f"{split.name}: {len(split.references)} refs, {len(outcomes)} sentences, {seconds:.1f} s")
+    return outcomes
 
 
 def main() -> None:

@@ -3,8 +3,9 @@
 python validate_referit.py --test_split test --output weights/ --resume --pretrain stage1_referit.pth --eval
 """
 
+from utils.start import run_script
+
 from dataset.datasets import DATA_SETS
-from utils.errors import run_script
 from validate import build_parser, validate
 
 

@@ -61,6 +61,9 @@ class _PathMaximum(torch.autograd.Function):
         (winners,) = ctx.saved_tensors
         result = gradient.new_zeros(ctx.size)
         for k, offset in enumerate(search_offsets(ctx.radius)):
-            for p, point in enumerate(path_to(offset)):
-                shifted(result, point, ctx.radius).add_(gradient[..., k, :, :] * (winners[..., k, :, :] == p))
+            path = path_to(offset)
+            places = torch.arange(len(path), dtype=torch.uint8, device=gradient.device).view(-1, *[1] * len(ctx.size))
+            shares = gradient[..., k, :, :] * (winners[..., k, :, :] == places)  # (P, ..., h, w)
+            for point, share in zip(path, shares, strict=True):
+                shifted(result, point, ctx.radius).add_(share)
         return result, None

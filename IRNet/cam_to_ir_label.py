@@ -1,37 +1,53 @@
 """Pass 1: from response maps to the labels that IRNet learns from: sure foreground, sure background, unknown."""
 
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from dataset.artifacts import BACKGROUND, FOREGROUND, UNKNOWN, png_path, write_label
+from dataset.passes import Outcomes, PhotoRefs, make_files
+from dataset.photos import at_size
 from IRNet.crf import DenseCRF
-from IRNet.data import FilePass
+from IRNet.resume import map_fingerprint, start_pass
 
 
-@dataclass
-class LabelPass(FilePass):
-    """Makes the IR label of every ref."""
+def cam_to_ir_label(
+    photos: list[PhotoRefs],
+    map_dir: Path,
+    label_dir: Path,
+    foreground: float,
+    background: float,
+    work_space: Path,
+    resume: bool,
+    device: torch.device,
+    workers: int,
+) -> None:
+    """Make the IR label of every ref or, to resume, of those that have none."""
+    made_from = {"conf_fg_thres": foreground, "conf_bg_thres": background}
+    made_from["response maps"] = map_fingerprint(photos, map_dir)
+    old = [png_path(label_dir, name) for _, names in photos for name in names]
+    start_pass(work_space / "cam_to_ir_label.json", made_from, old, resume)
+    make = partial(make_labels, label_dir=label_dir, foreground=foreground, background=background, device=device)
+    make_files("cam_to_ir_label", photos, map_dir, make, partial(png_path, label_dir), device, workers)
 
-    foreground: float  # a response above this is sure foreground, 0..1
-    background: float  # one not above this is sure background, 0..1
 
-    title = "cam_to_ir_label"
-    paths = (png_path,)
-
-    def settings(self) -> dict[str, Any]:
-        thresholds = {"conf_fg_thres": self.foreground, "conf_bg_thres": self.background}
-        return thresholds | {"ir_label_out_dir": str(self.folder.resolve())}
-
-    def prepare(self, photo: np.ndarray) -> DenseCRF:
-        return DenseCRF(torch.from_numpy(photo).to(self.device))
-
-    def make(self, crf: DenseCRF, response: torch.Tensor, name: str) -> bool:
-        label = ir_label(crf, response, self.foreground, self.background).cpu().numpy()
-        write_label(self.folder, name, label)
-        return bool((label == FOREGROUND).any())
+def make_labels(
+    photo: np.ndarray,
+    responses: dict[str, np.ndarray],
+    size: tuple[int, int],
+    label_dir: Path,
+    foreground: float,
+    background: float,
+    device: torch.device,
+) -> Outcomes:
+    """Write the IR labels of a photo's refs, see `make_files`."""
+    crf = DenseCRF(torch.from_numpy(photo).to(device))
+    for name, response in responses.items():
+        label = ir_label(crf, torch.from_numpy(response).to(device), foreground, background).cpu().numpy()
+        write_label(label_dir, name, at_size(label, size))
+        yield name, bool((label == FOREGROUND).any())
 
 
 def ir_label(crf: DenseCRF, response: torch.Tensor, foreground: float, background: float) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
+ASKED_EVERY = 16  # steps; a GPU waits for the answer whether any pixel still moves
 NEAR_CENTRE = 2.5  # pixels of the map; closer ones are the cores of instances
 
 
@@ -17,34 +18,28 @@ def find_centroids(displacement: torch.Tensor, iterations: int = 300) -> torch.T
     displacement: float32 (2, h, w), y and x. Returns int64 (2, h, w), coordinates inside the map.
     """
     _, height, width = displacement.shape
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    position = torch.stack([y.flatten(), x.flatten()]).float().to(displacement.device)  # (2, N)
-    end = position.new_tensor([[height - 1], [width - 1]])
-    moving = torch.arange(height * width, device=displacement.device)
-    for _ in range(iterations):
-        before = position[:, moving]
+    grid = [torch.arange(side, device=displacement.device) for side in (width, height)]
+    x, y = torch.meshgrid(*grid, indexing="xy")
+    position = torch.stack([x.flatten(), y.flatten()], dim=1).float()  # (N, 2)
+    start, end = position[0].clone(), position[-1].clone()
+    # `grid_sample` has pixel i of n at (2 i + 1) / n - 1.
+    scale = 2 / (end.double() + 1)
+    field, offset = displacement.flip(0)[None].double(), scale / 2 - 1
+    moving, after = torch.arange(len(position), device=displacement.device), position
+    for iteration in range(1, iterations + 1):
+        before = after
+        where = torch.addcmul(offset, before, scale)[None, None]
+        step = F.grid_sample(field, where, padding_mode="border", align_corners=False)[0, :, 0].t()
         # Positions in float32 and steps in float64, as published: on rough fields the last bit matters.
-        after = (before + _interpolate(displacement, before)).float()
-        after = torch.minimum(after.clamp_(min=0), end)
-        position[:, moving] = after
-        moving = moving[(after != before).any(0)]  # a pixel that stands still stays there
-        if not len(moving):
-            break
-    return position.round().long().view(2, height, width)
-
-
-def _interpolate(field: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-    """The field, (2, h, w), bilinearly at float32 positions (2, n); float64 (2, n)."""
-    width = field.shape[2]
-    low, high = position.floor().long(), position.ceil().long()
-    part_y, part_x = (position.double() - low).unbind()
-    flat = field.flatten(1)
-    return (
-        flat[:, high[0] * width + high[1]] * part_y * part_x
-        + flat[:, high[0] * width + low[1]] * part_y * (1 - part_x)
-        + flat[:, low[0] * width + high[1]] * (1 - part_y) * part_x
-        + flat[:, low[0] * width + low[1]] * (1 - part_y) * (1 - part_x)
-    )
+        after = (before + step).float().clamp_(start, end)
+        if iteration % ASKED_EVERY == 0:
+            position[moving] = after
+            still_moving = (after != before).any(dim=1).nonzero()[:, 0]  # a pixel that stands still stays there
+            moving, after = moving[still_moving], after[still_moving]
+            if not len(moving):
+                break
+    position[moving] = after
+    return position.flip(1).t().round().long().view(2, height, width)
 
 
 def cluster(displacement: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:

@@ -29,12 +29,12 @@ class Lattice:
         # Row M of the splat matrix is empty: a vertex that stays 0 stands for every neighbour that does not exist.
         starts = torch.cat([new.nonzero()[:, 0], order.new_full((2,), len(ordered))])
         columns = (order % filled).clamp_(max=points - 1)
-        self.splat = _csr(starts, columns, weights.flatten()[order], (len(vertices) + 1, points))
+        self.splat = csr(starts, columns, weights.flatten()[order], (len(vertices) + 1, points))
         vertex = new.cumsum(0).sub_(1)
         corner = torch.empty_like(order).scatter_(0, order, vertex).view(corners, filled)[:, :points]
         starts = torch.arange(points + 1, device=keys.device) * corners
         values = weights[:, :points].t().flatten()
-        self.slice = _csr(starts, corner.t().flatten(), values, (points, len(vertices) + 1))  # the transpose of splat
+        self.slice = csr(starts, corner.t().flatten(), values, (points, len(vertices) + 1))  # the transpose of splat
         self.neighbours = _neighbours(vertices, strides)
 
     def filter(self, values: torch.Tensor) -> torch.Tensor:
@@ -115,7 +115,8 @@ def _neighbours(vertices: torch.Tensor, strides: torch.Tensor) -> torch.Tensor:
     return result
 
 
-def _csr(starts: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def csr(starts: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """A sparse matrix in compressed rows: row i has the entries from starts[i] to starts[i + 1]."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(starts.int(), columns.int(), values, size, check_invariants=False)

@@ -1,8 +1,9 @@
 """Pass 3: from response maps to pseudo masks, with the trained network's edges and displacements."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,92 +16,114 @@ from dataset.artifacts import (
     instances_path,
     png_path,
     read_label,
+    read_map,
     read_mask,
     write_mask,
 )
-from dataset.photos import read_photo
-from IRNet.data import FilePass, normalise, read_response
+from dataset.passes import Outcomes, PhotoRefs, fitted, make_files
+from dataset.photos import at_size, read_photo
+from IRNet.data import normalise
 from IRNet.instances import cluster, connected_parts, find_centroids, instance_seeds, strongest, upsample_scores
-from IRNet.network import EdgeDisplacement
+from IRNet.network import EdgeDisplacement, load_network
 from IRNet.random_walk import random_walk
-from IRNet.resume import fingerprint
+from IRNet.resume import fingerprint, map_fingerprint, start_pass
 from utils.distributed import all_gather, is_main, shard
 from utils.errors import UserError
 from utils.files import write_json
 from utils.log import log
-from utils.pictures import contact_sheet, heat_overlay, mask_overlay, save_png, spread
+from utils.pictures import contact_sheet, fit_into, heat_overlay, mask_overlay, optional, save_png, spread
 
 SMALL_PART = 0.01  # of the photo; smaller ones keep their place in the mask and get the score 0
-SHOWN = 48  # refs on the contact sheet
+SHOWN, TILE = 48, 120  # refs on the contact sheet; pixels of each picture
 LABEL_COLOURS = np.zeros((256, 3), dtype=np.uint8)
 LABEL_COLOURS[[BACKGROUND, FOREGROUND, UNKNOWN]] = (30, 30, 30), (255, 255, 255), (128, 128, 160)
 
 
-@dataclass
-class MaskPass(FilePass):
-    """Makes the pseudo mask of every ref."""
+@dataclass(frozen=True)
+class MaskSettings:
+    """What the pseudo masks depend on besides photos, response maps and network, under the names of the flags."""
 
-    checkpoint: Path  # where the network came from
-    network: EdgeDisplacement  # in evaluation mode, on `device`
     beta: float  # the walk, see `random_walk`
     exp_times: int
-    threshold: float  # foreground where the score exceeds this, 0..1
+    ins_seg_bg_thres: float  # foreground where the score exceeds this, 0..1
     save_instances: bool  # too, beside the mask
 
-    title = "make_ins_seg"
-    paths = (png_path, instances_path)
 
-    def settings(self) -> dict[str, Any]:
-        return {
-            "beta": self.beta,
-            "exp_times": self.exp_times,
-            "ins_seg_bg_thres": self.threshold,
-            "save_instances": self.save_instances,
-            "ins_seg_out_dir": str(self.folder.resolve()),
-            "checkpoint": fingerprint([self.checkpoint]),
-        }
+def make_ins_seg(
+    photos: list[PhotoRefs],
+    map_dir: Path,
+    mask_dir: Path,
+    checkpoint: Path,
+    settings: MaskSettings,
+    work_space: Path,
+    resume: bool,
+    device: torch.device,
+    workers: int,
+) -> None:
+    """Make the pseudo mask of every ref or, to resume, of those that have none."""
+    network = load_network(checkpoint).to(device)
+    made_from = asdict(settings) | {"checkpoint": fingerprint([checkpoint])}
+    made_from["response maps"] = map_fingerprint(photos, map_dir)
+    names = [name for _, refs in photos for name in refs]
+    old = [path(mask_dir, name) for name in names for path in (png_path, instances_path)]
+    start_pass(work_space / "make_ins_seg.json", made_from, old, resume)
+    make = partial(make_masks, mask_dir=mask_dir, network=network, settings=settings, device=device)
+    make_files("make_ins_seg", photos, map_dir, make, partial(png_path, mask_dir), device, workers)
 
-    def prepare(self, photo: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Edges, float32 (h, w), and instances, int64 (h, w), at stride 4."""
-        edge, displacement = self.network.detect(torch.from_numpy(normalise(photo)).to(self.device).movedim(2, 0))
-        return edge, cluster(displacement, find_centroids(displacement))
 
-    def make(self, structure: tuple[torch.Tensor, torch.Tensor], response: torch.Tensor, name: str) -> bool:
-        scores = pseudo_scores(response, *structure, self.beta, self.exp_times)
-        masks = strongest(scores, self.threshold)
-        mask = masks.any(dim=0).cpu().numpy()
+def make_masks(
+    photo: np.ndarray,
+    responses: dict[str, np.ndarray],
+    size: tuple[int, int],
+    mask_dir: Path,
+    network: EdgeDisplacement,
+    settings: MaskSettings,
+    device: torch.device,
+) -> Outcomes:
+    """Write the pseudo masks of a photo's refs, see `make_files`. network: in evaluation mode, on `device`."""
+    edge, displacement = network.detect(torch.from_numpy(normalise(photo)).to(device).movedim(2, 0))
+    instances = cluster(displacement, find_centroids(displacement))
+    maps = torch.from_numpy(np.stack([*responses.values()])).to(device)
+    every_score = pseudo_scores(maps, edge, instances, settings.beta, settings.exp_times)
+    for name, scores in zip(responses, every_score, strict=True):
+        masks = strongest(scores, settings.ins_seg_bg_thres)
+        mask = at_size(masks.any(dim=0).cpu().numpy(), size)
         parts = None
-        if self.save_instances:
-            parts = connected_parts(scores.cpu().numpy(), masks.cpu().numpy(), SMALL_PART * mask.size)
-        write_mask(self.folder, name, mask, parts)
-        return bool(mask.any())
+        if settings.save_instances:
+            full = ([at_size(one, size) for one in every.cpu().numpy()] for every in (scores, masks))
+            parts = connected_parts(*full, SMALL_PART * mask.size)
+        write_mask(mask_dir, name, mask, parts)
+        yield name, bool(mask.any())
 
 
 def pseudo_scores(
-    response: torch.Tensor, edge: torch.Tensor, instances: torch.Tensor, beta: float, exp_times: int
-) -> torch.Tensor:
-    """How strongly every pixel belongs to every instance that the response touches.
+    responses: torch.Tensor, edge: torch.Tensor, instances: torch.Tensor, beta: float, exp_times: int
+) -> Iterator[torch.Tensor]:
+    """For each of the responses, how strongly every pixel belongs to every instance that the response touches.
 
-    response: float32 (H, W), at least 0. At stride 4, edge: float32 (h, w), 0..1; instances: int64 (h, w), from 0 on.
-    Returns float32 (K, H, W) with maximum 1, or one map of 0.
+    responses: float32 (R, H, W), at least 0. At stride 4, edge: float32 (h, w), 0..1; instances: int64 (h, w), from 0
+    on. Yields R times float32 (K, H, W) with maximum 1, or one map of 0. All walk at once, but only the scores of one
+    response are enlarged at a time.
     """
-    small = F.interpolate(response[None, None], size=edge.shape, mode="bilinear", align_corners=True)[0, 0]
-    seeds = instance_seeds(small, instances)
-    if not len(seeds):
-        return torch.zeros_like(response)[None]
-    return upsample_scores(random_walk(seeds, edge, beta, exp_times), response.shape)
+    small = F.interpolate(responses[None], size=edge.shape, mode="bilinear", align_corners=True)[0]
+    seeds = [instance_seeds(response, instances) for response in small]
+    walked = random_walk(torch.cat(seeds), edge, beta, exp_times)
+    for maps in walked.split([len(maps) for maps in seeds]):
+        yield upsample_scores(maps, responses.shape[1:]) if len(maps) else torch.zeros_like(responses[:1])
 
 
-def show_pseudo_masks(masks: MaskPass, label_dir: Path | None, work_space: Path) -> None:
+def show_pseudo_masks(
+    photos: list[PhotoRefs], map_dir: Path, label_dir: Path | None, mask_dir: Path, work_space: Path
+) -> None:
     """Write `pseudo_masks.json`, which counts the masks that exist, and `pseudo_masks.png`, which shows some of them.
 
     `mean_covered` is the share of a photo that its mask covers, 0..1, on average. The picture has photo, response map,
     IR label (black if there is none) and mask of at most `SHOWN` refs, spread evenly over all. Every process reads its
     part of the masks; the main process writes.
     """
-    refs = [(path, name) for path, names in masks.photos for name in names]
-    made = [(path, name) for path, name in refs if png_path(masks.folder, name).is_file()]
-    shares = [float(read_mask(masks.folder, name).mean()) for _, name in shard(made)]
+    refs = [(path, name) for path, names in photos for name in names]
+    made = [(path, name) for path, name in refs if png_path(mask_dir, name).is_file()]
+    shares = [float(read_mask(mask_dir, name).mean()) for _, name in shard(made)]
     shares = sorted(sum(all_gather(shares), []))  # sorted: the number of processes does not show in the mean
     if not is_main():
         return
@@ -110,16 +133,23 @@ def show_pseudo_masks(masks: MaskPass, label_dir: Path | None, work_space: Path)
     rows = []
     for path, name in spread(made, SHOWN):
         try:
-            photo = np.asarray(read_photo(path))
-            response = read_response(masks.map_dir, name, photo.shape[:2])
-            mask = read_mask(masks.folder, name, photo.shape[:2])
+            rows.append(draw_row(path, name, map_dir, label_dir, mask_dir))
         except UserError:  # its map or photo was removed or changed since the mask was made
             continue
-        label = np.zeros_like(photo)
-        if label_dir is not None and png_path(label_dir, name).is_file():
-            label = LABEL_COLOURS[read_label(label_dir, name)]
-        rows.append([photo, heat_overlay(photo, response), label, mask_overlay(photo, mask)])
-    if rows:
-        sheet = contact_sheet(rows, across=4, headings=["photo", "response map", "IR label", "pseudo mask"])
-        save_png(work_space / "pseudo_masks.png", sheet)
+    picture = work_space / "pseudo_masks.png"
+    with optional(picture):
+        if rows:
+            headings = ["photo", "response map", "IR label", "pseudo mask"]
+            save_png(picture, contact_sheet(rows, across=4, tile=TILE, headings=headings))
     log(f"make_ins_seg: {work_space}/pseudo_masks.json and .png show the pseudo masks")
+
+
+def draw_row(path: Path, name: str, map_dir: Path, label_dir: Path | None, mask_dir: Path) -> list[np.ndarray]:
+    """Photo, response map, IR label and pseudo mask of a ref, each small: uint8 (h, w, 3)."""
+    response = read_map(map_dir, name)
+    photo = fit_into(fitted(read_photo(path), response.shape), TILE)
+    mask = read_mask(mask_dir, name, response.shape)
+    label = np.zeros_like(photo)
+    if label_dir is not None and png_path(label_dir, name).is_file():
+        label = LABEL_COLOURS[at_size(read_label(label_dir, name), photo.shape[:2])]
+    return [photo, heat_overlay(photo, response), label, mask_overlay(photo, mask)]

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from IRNet.affinity import pair_affinity, search_offsets
+from IRNet.lattice import csr
 
 RADIUS = 5
 NEGLIGIBLE = 1e-6  # the sum of the terms left out of the series, relative to the largest score
@@ -21,52 +22,47 @@ def random_walk(scores: torch.Tensor, edge: torch.Tensor, beta: float = 10, exp_
 
     scores: float (K, h, w), at least 0, one map per instance. edge: float (h, w), 0..1. Returns float64 (K, h, w).
     """
-    height, width = edge.shape
-    step = Stencil(edge.double(), beta)
+    step, _ = transition(edge.double(), beta)
     coefficients = chebyshev_coefficients(2**exp_times)
-    previous = step.flatten(scores.double() * (1 - edge.double()))
-    current = step(previous)
+    previous = (scores.double() * (1 - edge.double())).flatten(1).t().contiguous()  # (n, K)
+    current = step @ previous
     walked = coefficients[0] * previous + coefficients[1] * current
     for coefficient in coefficients[2:]:
-        previous, current = current, step(current).mul_(2).sub_(previous)
-        walked.add_(current, alpha=coefficient)
-    walked = walked.unflatten(-1, (height, step.width))[..., :width]
-    return walked.clamp_(min=0)  # the series leaves about -1e-6 where the walk is 0
+        previous, current = current, torch.addmm(previous, step, current, beta=-1, alpha=2)
+        if coefficient:
+            walked.add_(current, alpha=coefficient)
+    return walked.t().reshape(scores.shape).clamp_(min=0)  # the series leaves about -1e-6 where the walk is 0
 
 
-class Stencil:
-    """One step of the walk, y = diag(A 1)^-1 A x, with A kept as one map of weights per offset.
+def transition(edge: torch.Tensor, beta: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """One step of the walk, diag(A 1)^-1 A, sparse (n, n) over the n = h w pixels of `edge`; and A 1, (n,)."""
+    reach = RADIUS - 1
+    # Outside the map the edge is 1, so that a pair that leaves it has weight 0.
+    affinity = pair_affinity(F.pad(edge, (reach, reach, 0, reach), value=1), RADIUS)  # (34, h, w)
+    known = torch.cat([affinity.pow_(beta).flatten(), edge.new_zeros(1), edge.new_ones(1)])
+    sources, starts, columns = _sparse_pattern(*edge.shape, edge.device)
+    weights = known.index_select(0, sources).view(edge.numel(), -1)  # (n, 69)
+    degree = weights.sum(dim=1)
+    return csr(starts, columns, (weights / degree[:, None]).flatten(), (edge.numel(), edge.numel())), degree
 
-    Maps are padded on the right, by as much as an offset reaches sideways, and flattened: a shift in y and x is then
-    one contiguous slice.
+
+@lru_cache(maxsize=4)  # few sizes are common
+def _sparse_pattern(height: int, width: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Row by row, where the 69 entries of each of A's n rows come from, and where they stand.
+
+    Returns indices of affinities (34, h, w) with a 0 and a 1 behind them, int64 (69 n,); for `csr` the rows' starts,
+    int32 (n + 1,), and the columns, int32 (69 n,): any one for an entry that is 0 because it would leave the map.
     """
-
-    def __init__(self, edge: torch.Tensor, beta: float):
-        height, width = edge.shape
-        reach = RADIUS - 1
-        self.width = width + reach
-        # Outside the map the edge is 1, so that a pair that leaves it has weight 0.
-        affinity = pair_affinity(F.pad(edge, (reach, reach, 0, reach), value=1), RADIUS)  # (34, h, w)
-        self.weights = [
-            (dy * self.width + dx, self.flatten(weight)[: (height - dy) * self.width - dx])
-            for (dy, dx), weight in zip(search_offsets(RADIUS), affinity.pow_(beta), strict=True)
-            if dy < height and abs(dx) < width
-        ]
-        self.degree = edge.new_ones(height * self.width)
-        self.degree = self(self.degree)
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """x, result: (..., n)."""
-        y = x.clone()
-        for shift, weight in self.weights:
-            count = len(weight)
-            y[..., :count].addcmul_(weight, x[..., shift : shift + count])
-            y[..., shift : shift + count].addcmul_(weight, x[..., :count])
-        return y.div_(self.degree)
-
-    def flatten(self, maps: torch.Tensor) -> torch.Tensor:
-        """maps: (..., h, w). Returns them padded on the right with 0 and flattened, (..., n)."""
-        return F.pad(maps, (0, self.width - maps.shape[-1])).flatten(-2)
+    y, x = (axis.reshape(-1, 1) for axis in torch.meshgrid(*map(torch.arange, (height, width)), indexing="ij"))
+    dy, dx = torch.tensor(search_offsets(RADIUS)).unbind(1)  # (34,)
+    pixel, shift, first = y * width + x, dy * width + dx, torch.arange(len(dy)) * len(y)
+    nothing = torch.tensor(len(dy) * len(y))
+    inside = (y >= dy) & (x >= dx) & (x - dx < width)  # where the pair begins whose other end is this pixel
+    backward = torch.where(inside, first + pixel - shift, nothing)  # (n, 34)
+    sources = torch.cat([backward, (nothing + 1).expand(len(y), 1), first + pixel], dim=1)
+    columns = torch.cat([pixel - shift, pixel, pixel + shift], dim=1).clamp_(0, len(y) - 1)
+    starts = torch.arange(len(y) + 1) * columns.shape[1]
+    return sources.flatten().to(device), starts.int().to(device), columns.flatten().int().to(device)
 
 
 @lru_cache

@@ -9,37 +9,61 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from dataset.artifacts import map_path
+from dataset.passes import PhotoRefs
 from utils.distributed import barrier, is_main
-from utils.errors import UserError, WriteError
+from utils.errors import ResumeError, UserError, WriteError, resuming
 from utils.files import read_json, write_json
 
 START_OVER = "run without --resume to start over"
 INPUTS = {"response maps": "other response maps", "IR labels": "other IR labels", "checkpoint": "another checkpoint"}
+BLOCK, MUCH = 4096, 1 << 30  # bytes: so much is read in seconds
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """A hash of the files' names, sizes and modification times; a file that is missing counts too."""
+    """A hash of the files' names, sizes and contents; a file that is missing counts too.
+
+    Of more than `MUCH`, only some blocks are read of each file, evenly spaced.
+    """
+    sizes = {file: file.stat().st_size if file.is_file() else None for file in files}
+    stride = BLOCK * max(1, sum(size or 0 for size in sizes.values()) // MUCH)
     digest = hashlib.sha256()
-    for file in files:
-        status = file.stat() if file.is_file() else None
-        facts = f"{status.st_size} {status.st_mtime_ns}" if status else "missing"
-        digest.update(f"{file.name} {facts}\n".encode())
+    for path, size in sizes.items():
+        digest.update(f"{path.name} {size}\n".encode())
+        if size:
+            with path.open("rb") as file:
+                for start in range(0, size, stride):
+                    file.seek(start)
+                    digest.update(file.read(BLOCK))
     return digest.hexdigest()
+
+
+def map_fingerprint(photos: list[PhotoRefs], map_dir: Path) -> str:
+    """The fingerprint of the refs' response maps; UserError if there is none."""
+    maps = [map_path(map_dir, name) for _, names in photos for name in names]
+    if not any(file.is_file() for file in maps):
+        hint = "check --cam_out_dir, or write them with validate.py --prms --cam_save_dir ..."
+        raise UserError(f"{map_dir} holds no response map of --train_list; {hint}")
+    return fingerprint(maps)
 
 
 def start_pass(stamp: Path, made_from: dict[str, Any], outputs: Iterable[Path], resume: bool) -> None:
     """If `resume` and there is a stamp, check that it agrees with `made_from`; else remove `outputs` and write one.
 
-    made_from: settings and, under the names in `INPUTS`, fingerprints of the input files. UserError names the first
-    difference. The main process does this while the others wait.
+    made_from: settings and, under the names in `INPUTS`, fingerprints of the input files. ResumeError names the first
+    difference in these, UserError in settings. The main process does this while the others wait.
     """
     if is_main() and resume and stamp.is_file():
-        before = read_json(stamp, START_OVER)
+        with resuming():
+            before = read_json(stamp, START_OVER)
+            if not isinstance(before, dict):
+                raise UserError(f"{stamp} is not a stamp; {START_OVER}")
         for key, value in made_from.items():
-            old = before.get(key) if isinstance(before, dict) else None
+            old = before.get(key)
             if old != value:
                 difference = INPUTS.get(key, f"{key} {old}, not {value}")
-                raise UserError(f"cannot resume {stamp.stem}: it was started with {difference}; {START_OVER}")
+                kind = UserError if key in before and key not in INPUTS else ResumeError  # other flags, or other files
+                raise kind(f"cannot resume {stamp.stem}: it was started with {difference}; {START_OVER}")
     elif is_main():
         try:
             for output in filter(Path.is_file, outputs):

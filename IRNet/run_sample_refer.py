@@ -14,15 +14,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from utils.start import run_script
+
 import torch
 
-from IRNet.cam_to_ir_label import LabelPass
+from IRNet.cam_to_ir_label import cam_to_ir_label
 from IRNet.data import photos_of
-from IRNet.make_ins_seg import MaskPass, show_pseudo_masks
-from IRNet.network import BACKBONES, load_network
+from IRNet.make_ins_seg import MaskSettings, make_ins_seg, show_pseudo_masks
+from IRNet.network import BACKBONES
 from IRNet.train_irn import SMALLEST_CROP, Schedule, train_irn
-from utils.distributed import barrier, init_processes, is_main
-from utils.errors import UserError, run_script
+from utils.distributed import barrier, init_processes, is_main, started_in_a_group
+from utils.errors import UserError
 from utils.files import lock_folder
 from utils.options import Parser, fraction, non_negative_float, non_negative_int, on_off, positive_float, positive_int
 
@@ -57,7 +59,7 @@ def build_parser() -> Parser:
     passes.add_argument(
         "--resume", action="store_true", help="keep what an interrupted run of the same command made; else start over"
     )
-    workers = "loader processes, at most one per core; without a GPU they do passes 1 and 3"
+    workers = "loader processes, at most one per core; they also do passes 1 and 3, with a GPU as threads"
     passes.add_argument("--num_workers", type=non_negative_int, default=8, help=workers)
     passes.add_argument("--seed", type=non_negative_int, default=0, help="of the training")
 
@@ -115,13 +117,13 @@ def run(args: argparse.Namespace) -> None:
     photos = photos_of(args.train_list, args.image_root)
     map_dir, label_dir, mask_dir = args.cam_out_dir, args.ir_label_out_dir, args.ins_seg_out_dir
     checkpoint = args.work_space / args.irn_weights_name
+    where = (args.work_space, args.resume, device, args.num_workers)
     with lock_folder(args.work_space, main=is_main()):
         for name in PASSES:  # now: if this run is interrupted, --resume must not find the stamps of another run
             if is_main() and not args.resume and getattr(args, f"{name}_pass"):
                 (args.work_space / f"{name}.json").unlink(missing_ok=True)
         if args.cam_to_ir_label_pass:
-            labels = LabelPass(photos, map_dir, label_dir, device, args.conf_fg_thres, args.conf_bg_thres)
-            labels.run(args.work_space, args.resume, args.num_workers)
+            cam_to_ir_label(photos, map_dir, label_dir, args.conf_fg_thres, args.conf_bg_thres, *where)
         if args.train_irn_pass:
             schedule = Schedule(
                 backbone=args.backbone,
@@ -132,20 +134,18 @@ def run(args: argparse.Namespace) -> None:
                 weight_decay=args.irn_weight_decay,
                 seed=args.seed,
             )
-            train_irn(photos, label_dir, checkpoint, schedule, args.work_space, args.resume, device, args.num_workers)
+            train_irn(photos, label_dir, checkpoint, schedule, *where)
         if args.make_ins_seg_pass:
-            network = load_network(checkpoint).to(device)
-            settings = (args.beta, args.exp_times, args.ins_seg_bg_thres, args.save_instances)
-            masks = MaskPass(photos, map_dir, mask_dir, device, checkpoint, network, *settings)
-            masks.run(args.work_space, args.resume, args.num_workers)
-            show_pseudo_masks(masks, label_dir, args.work_space)
+            settings = MaskSettings(args.beta, args.exp_times, args.ins_seg_bg_thres, args.save_instances)
+            make_ins_seg(photos, map_dir, mask_dir, checkpoint, settings, *where)
+            show_pseudo_masks(photos, map_dir, label_dir, mask_dir, args.work_space)
         barrier()
 
 
 def start_a_process_per_gpu() -> None:
     """If there are several GPUs, replace this process by one per GPU under torchrun, unless it runs there already."""
     gpus = torch.cuda.device_count()
-    if gpus > 1 and "RANK" not in os.environ:
+    if gpus > 1 and not started_in_a_group():
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}"]
         os.execv(sys.executable, [sys.executable, *torchrun, *sys.argv])
 
@@ -158,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, lasting=True)

@@ -6,6 +6,7 @@ Several processes share every batch and divide by the pairs of all of them, so t
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -17,13 +18,14 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dataset.artifacts import png_path
-from IRNet.data import Crops, PhotoRefs
+from dataset.passes import Outcomes, PhotoRefs, map_photos
+from IRNet.data import Crops, read_labelled
 from IRNet.losses import RADIUS, affinity_displacement_losses
 from IRNet.network import STRIDE, EdgeDisplacement, build_network
 from IRNet.resume import START_OVER, fingerprint, start_pass
 from utils.checkpoint import fill, load_checkpoint, save_checkpoint
 from utils.distributed import all_gather, barrier, is_main, shard, usable_cores, world_size
-from utils.errors import UserError
+from utils.errors import UserError, resuming
 from utils.log import log
 
 # A source needs room for the radius below it and on both sides: a smaller crop has no pair. In photo pixels.
@@ -73,12 +75,32 @@ def train_irn(
     if checkpoint.is_file():
         log(f"train_irn: {checkpoint} is finished and kept")
     else:
+        items = usable_items(items, label_dir, device, workers)
+        schedule = replace(schedule, batch_size=min(schedule.batch_size, len(items)))
         network = train(items, label_dir, part, schedule, device, workers)
         if is_main():
             save_checkpoint(checkpoint, {"backbone": schedule.backbone, "network": network.state_dict()})
     if is_main():
         part.unlink(missing_ok=True)
     barrier()
+
+
+def usable_items(
+    items: list[tuple[str, Path]], label_dir: Path, device: torch.device, workers: int
+) -> list[tuple[str, Path]]:
+    """Those whose label and photo can be read and fit; the others are refused now, not in the middle of an epoch."""
+    each = [(path, [name]) for name, path in items]
+    outcomes = map_photos("train_irn", shard(each), partial(check_label, label_dir), device, workers)
+    usable = [(name, path) for name, path in items if outcomes[name] is True]
+    if len(usable) < world_size():
+        raise UserError(f"train_irn: {len(items) - len(usable)} refs were refused; the lines above say why")
+    return usable
+
+
+def check_label(label_dir: Path, path: Path, names: list[str]) -> Outcomes:
+    for name in names:
+        read_labelled(path, label_dir, name)
+        yield name, True
 
 
 def train(
@@ -90,10 +112,11 @@ def train(
     optimizer = build_optimizer(network, schedule.learning_rate, schedule.weight_decay)
     done = 0
     if part.is_file():
-        content = load_checkpoint(part, START_OVER)
-        if not {"network", "optimizer", "epoch"} <= content.keys():
-            raise UserError(f"{part} does not hold an unfinished training; {START_OVER}")
-        fill(network, content["network"], part, START_OVER)
+        with resuming():
+            content = load_checkpoint(part, START_OVER)
+            if not {"network", "optimizer", "epoch"} <= content.keys():
+                raise UserError(f"{part} does not hold an unfinished training; {START_OVER}")
+            fill(network, content["network"], part, START_OVER)
         optimizer.load_state_dict(content["optimizer"])
         done = content["epoch"]
         log(f"train_irn: resuming after epoch {done}")

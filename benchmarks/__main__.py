@@ -5,6 +5,8 @@
 Networks and inputs have their real sizes and random values, so nothing is downloaded.
 """
 
+from utils.start import run_script
+
 import os
 import sys
 import tempfile
@@ -16,7 +18,6 @@ import torch
 
 from benchmarks import irnet, tris
 from benchmarks.timing import Setting, measure
-from utils.errors import run_script
 from utils.files import write_json
 from utils.options import Parser
 

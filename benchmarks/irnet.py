@@ -163,7 +163,8 @@ def irnet_mask(setting: Setting) -> Pair:
     def make() -> Results:
         edge, displacement = network.detect(photo)
         instances = cluster(displacement, find_centroids(displacement))
-        return [[strongest(pseudo_scores(response.to(setting.device), edge, instances, 10, 8), 0.25).any(dim=0)]]
+        (scores,) = pseudo_scores(response[None].to(setting.device), edge, instances, 10, 8)
+        return [[strongest(scores, 0.25).any(dim=0)]]
 
     return Pair(make, None, unit="photos")
 

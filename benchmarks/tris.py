@@ -24,6 +24,7 @@ from dataset.samples import EvalBatch, Target, TrainSamples
 from model.build import Architecture, build_network
 from model.evaluation import responses
 from model.losses import Stage1Criterion, Stage2Criterion, classification_loss, foreground_loss, negative_loss
+from model.prms import select_maps
 from model.scorer import Scorer, SentenceTable
 from model.stage1 import Stage1Output
 from utils.distributed import data_parallel
@@ -174,7 +175,8 @@ def evaluation(count: int, with_prms: bool, setting: Setting) -> Pair:
         return [torch.from_numpy(response) for response in maps], [torch.tensor(outcome) for outcome in outcomes]
 
     def ours() -> Results:
-        found = responses(network, [batch], batch.images.device, scorer)
+        combine = partial(select_maps, scorer) if scorer else None
+        found = responses(network, [batch], batch.images.device, combine)
         return with_outcomes([response for _, maps, _ in found for response in maps])
 
     def straightforward() -> Results:

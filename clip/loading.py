@@ -7,11 +7,12 @@ from pathlib import Path
 import open_clip
 import torch
 
-from utils.checkpoint import fill, load_checkpoint
+from utils.checkpoint import fill, load_checkpoint, parameters
 from utils.errors import UserError, reason
 
 TOY = Path(__file__).parent.parent / "toy"
 TOY_WEIGHTS = TOY / "clip.pt"
+NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")  # constants that OpenAI's files hold
 open_clip.add_model_config(TOY)  # each .json file there describes an architecture
 
 
@@ -19,9 +20,9 @@ def build_clip(name: str, pretrained: bool = True) -> open_clip.CLIP:
     """A CLIP model in float32 on the CPU, in evaluation mode.
 
     `name` is one of OpenAI's models (`RN50`, `RN101`, `RN50x4`, `ViT-B/32`, ...; a leading `clip-` is ignored) or of
-    the toy world's (`toy-RN`, or `toy` for short, and `toy-RNS`). `NAME=FILE` takes the weights from FILE: a state dict
-    saved by torch or safetensors, for a toy model one written by `python -m toy.make_clip`. Without `pretrained` the
-    weights are random, and nothing is read or downloaded.
+    the toy world's (`toy-RN`, or `toy` for short, and `toy-RNS`). `NAME=FILE` takes the weights from FILE: OpenAI's own
+    or a state dict saved by torch or safetensors, for a toy model one written by `python -m toy.make_clip`. Without
+    `pretrained` the weights are random, and nothing is read or downloaded.
 
     Raises UserError if the name is unknown or the weights cannot be loaded.
     """
@@ -30,16 +31,16 @@ def build_clip(name: str, pretrained: bool = True) -> open_clip.CLIP:
         return _create(architecture)
     if architecture.startswith("toy-"):
         return _create_toy(architecture, Path(file or TOY_WEIGHTS))
-    if file and not Path(file).is_file():
-        raise UserError(f"there is no file {file}; give the weights of CLIP {architecture} as an existing file")
+    if file:
+        model, hint = _create(architecture), f"give the weights of CLIP {architecture}, OpenAI's or a state dict"
+        state = parameters(load_checkpoint(file, hint), file, hint)
+        fill(model, {name: value for name, value in state.items() if not name.endswith(NO_WEIGHTS)}, file, hint)
+        return model
     try:
-        # An absolute path cannot be mistaken for one of open_clip's tags.
-        return _create(architecture, str(Path(file).absolute()) if file else "openai")
-    except Exception as error:  # torch, safetensors and open_clip each raise their own for a damaged file
-        problem = f"{file} does not hold weights of CLIP {architecture}; give a state dict (.pt or .safetensors)"
-        if not file:
-            hint = f"check the network and the free disk space, or name a file: clip-{architecture}=/path/to/file"
-            problem = f"cannot load the weights of CLIP {architecture} from huggingface.co or its cache; {hint}"
+        return _create(architecture, "openai")
+    except Exception as error:  # huggingface_hub, torch and open_clip each raise their own
+        hint = f"check the network and the free disk space, or name a file: clip-{architecture}=/path/to/file"
+        problem = f"cannot load the weights of CLIP {architecture} from huggingface.co or its cache; {hint}"
         raise UserError(problem) from error
 
 
@@ -54,7 +55,7 @@ def check_clip_name(name: str) -> str:
 
 
 def _create(architecture: str, source: str | None = None) -> open_clip.CLIP:
-    """`source`: one of open_clip's tags or a file, which open_clip reads with `weights_only`; None: random weights."""
+    """`source`: one of open_clip's tags, whose file it reads with `weights_only`; None: random weights."""
     logging.disable(logging.ERROR)  # open_clip warns of random weights and logs each error that it then raises
     try:
         with warnings.catch_warnings():

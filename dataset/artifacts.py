@@ -3,13 +3,14 @@
 <name>                          a ref of the exported split, `<ref index>_<image id>`, see `Reference.name`
 <dataset>_<split>_names.json    the names, in the order of the refs (the "train list")
 <dataset>_<split>_images.json   name -> path of the photo below the image folder
-<cam dir>/<name>.npy            response map, float32 (H, W), in 0..1, at the size of the photo; or
+<cam dir>/<name>.npy            response map, float32 (H, W), in 0..1, at the size of the photo as annotated; or
 <cam dir>/<name>.npz            the scores that it follows from, hundreds of times smaller, see `write_scores`
 <ir_label dir>/<name>.png       IRNet's training label, uint8 (H, W): 0 background, 1 foreground, 255 unknown
 <ins_seg dir>/<name>.png        pseudo mask, uint8 (H, W): 0 background, 255 foreground
 <ins_seg dir>/<name>.json       its instances, see `write_mask`
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ import torch
 from PIL import Image
 
 from dataset.checks import checked_name, checked_path
-from dataset.photos import MAX_PIXELS, opened
+from dataset.masks import foreground
+from dataset.photos import MAX_PIXELS, at_size, opened, same_aspect
 from utils.errors import UserError, reason
 from utils.files import atomic_write, read_json, write_json
 from utils.maps import at_photo_size, full_maps
@@ -145,13 +147,14 @@ def write_mask(folder: str | Path, name: str, mask: np.ndarray, instances: list[
 
 
 def read_mask(folder: str | Path, name: str, size: tuple[int, int] | None = None) -> np.ndarray:
-    """A pseudo mask, bool (H, W); UserError where it does not have the `size` (H, W) of its photo, if that is given."""
+    """A pseudo mask, bool (H, W), at `size` (H, W) if that is given; UserError where it has another aspect ratio."""
     hint = "make it with IRNet/run_sample_refer.py --make_ins_seg_pass True"
-    mask = _read_png(folder, name, hint) > 0
-    if size is not None and mask.shape != size:
+    mask = _read_png(folder, name, hint, foreground)
+    size = size or mask.shape
+    if not same_aspect(mask.shape, size):
         sizes = f"{mask.shape[0]} x {mask.shape[1]}, its photo {size[0]} x {size[1]}"
         raise UserError(f"the pseudo mask {png_path(folder, name)} is {sizes}; remove it and {hint}")
-    return mask
+    return at_size(mask, size)
 
 
 def _write_png(folder: str | Path, name: str, pixels: np.ndarray) -> None:
@@ -159,11 +162,13 @@ def _write_png(folder: str | Path, name: str, pixels: np.ndarray) -> None:
         Image.fromarray(pixels.astype(np.uint8)).save(file, format="PNG", optimize=True)
 
 
-def _read_png(folder: str | Path, name: str, hint: str) -> np.ndarray:
+def _read_png(
+    folder: str | Path, name: str, hint: str, pixels: Callable = lambda image: np.asarray(image.convert("L"))
+) -> np.ndarray:
     path = png_path(folder, name)
     try:
         with opened(path, ["PNG"]) as image:
-            return np.asarray(image.convert("L"))
+            return pixels(image)
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {hint}") from None
     except ValueError as error:

@@ -1,9 +1,9 @@
 """What annotation files may say: sentences, paths, and ids that become file names. `where` names a place in a file."""
 
-from pathlib import PureWindowsPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from utils.errors import UserError, shown
+from utils.errors import UserError, as_unicode, shown
 
 
 def checked_sentences(sentences: Any, where: str) -> tuple[str, ...]:
@@ -14,21 +14,24 @@ def checked_sentences(sentences: Any, where: str) -> tuple[str, ...]:
 
 
 def checked_sentence(sentence: Any, where: str, hint: str = "correct or remove it") -> str:
-    """The sentence itself; UserError where it is not text or is empty."""
+    """The sentence, as Unicode; UserError where it is not text or is empty."""
     if not isinstance(sentence, str):
         raise UserError(f"{where} has a sentence that is not text ({shown(sentence)}); {hint}")
     if not sentence.strip():
         raise UserError(f"{where} has an empty sentence; {hint}")
-    return sentence
+    return as_unicode(sentence)
 
 
 def checked_path(path: Any, where: str, what: str = "photo") -> str:
-    """A path that stays below the data set's folder, on any system; UserError, which calls it `what`, for another."""
+    """A path that stays below the data set's folder, on any system; UserError, which calls it `what`, for another.
+
+    Returned in one spelling, `a/b.jpg` for `./a//b.jpg`, because photos are told apart by their paths.
+    """
     if not isinstance(path, str) or not path.strip():
         raise UserError(f"{where} names no {what}; give its path below the folder of the data set")
     if PureWindowsPath(path).anchor or ".." in PureWindowsPath(path).parts:  # also splits at / and finds a leading /
         raise UserError(f"{where} names a {what} outside the folder of the data set ({shown(path)}); move it there")
-    return path
+    return str(PurePosixPath(path))
 
 
 def checked_name(value: Any, where: str) -> int | str:

@@ -16,6 +16,7 @@ from dataset.masks import rasterise
 from dataset.photos import opened
 from dataset.references import ABSENT, Reference, Split
 from utils.errors import UserError, reason
+from utils.files import from_utf8
 
 FORM = 'a line is {"image": "photo.jpg", "sentences": ["...", ...]}, see docs/own_data.md'
 
@@ -41,7 +42,7 @@ def read_jsonl(root: Path, split: str) -> Split:
 
 def _reference(index: int, line: bytes, where: str, root: Path, image_ids: dict[str, int]) -> Reference:
     try:
-        entry = json.loads(line)
+        entry = json.loads(from_utf8(line))
         if not isinstance(entry, dict):
             raise ValueError("no braces around it")
     except (ValueError, RecursionError) as error:
@@ -52,7 +53,7 @@ def _reference(index: int, line: bytes, where: str, root: Path, image_ids: dict[
         mask = root / checked_path(mask, where, "mask")
     if mask is not None:
         try:
-            with opened(root / photo) as picture:  # reads its header alone
+            with opened(root / photo) as picture:  # reads its header alone, unless it is a turned TIFF
                 size = (picture.height, picture.width)
             if mask == []:
                 mask = ABSENT

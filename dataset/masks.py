@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from pycocotools import mask as coco
 
 from dataset.photos import MAX_PIXELS, opened
 from utils.errors import reason, shown
 
+POLYGONS = "a polygon needs at least three points; write polygons as [[x, y, x, y, x, y, ...], ...]"
 MAX_OUTLINE = 1e6  # pixels: pycocotools allocates about 80 bytes for each
 
 
@@ -19,7 +21,7 @@ def rasterise(segmentation: Any, height: int, width: int) -> np.ndarray:
     """The union of an annotation's parts, bool (height, width).
 
     segmentation: as in COCO's files, a list of polygons (x, y, x, y, ... in pixels), or an RLE dictionary or a list of
-    them; or the Path of a PNG whose foreground is not 0: with a palette not index 0, in colour not black.
+    them, of which polygons of fewer than three points are left out; or the Path of a PNG, see `foreground`.
 
     Raises ValueError, or TypeError or OverflowError, for anything else and for another size than the photo's. (The
     published code turns pixels that two polygons share into background.)
@@ -31,24 +33,43 @@ def rasterise(segmentation: Any, height: int, width: int) -> np.ndarray:
             with opened(segmentation, ["PNG"]) as image:
                 if image.size != (width, height):
                     raise ValueError(f"it is {image.width} x {image.height}, the photo is {width} x {height}")
-                one_channel = len(image.getbands()) == 1  # a palette's indices among them: its colours say nothing
-                pixels = np.asarray(image if one_channel else image.convert("RGB"))
-                return pixels.reshape(height, width, -1).any(axis=2)
+                return foreground(image)
         except (FileNotFoundError, ValueError) as error:
             raise ValueError(f"{segmentation} cannot be used ({reason(error)})") from None
     parts = segmentation if isinstance(segmentation, list) else [segmentation]
+    # Annotation tools leave parts of one or two points behind, which have no area.
+    parts = [part for part in parts if not isinstance(part, list) or len(part) >= 6]
     if not parts:
-        raise ValueError("it has no part")
+        raise ValueError(POLYGONS)
     mask = np.zeros((height, width), dtype=bool)
     for part in parts:
         mask |= _decode_rle(part, height, width) if isinstance(part, dict) else _fill_polygon(part, height, width)
     return mask
 
 
+def foreground(image: Image.Image) -> np.ndarray:
+    """What a picture of a mask shows, bool (H, W): what is not 0, with a palette not index 0, in colour not black.
+
+    Where some pixels are transparent and others are not, what is neither transparent nor black; what is not
+    transparent, if all is black. ValueError if that leaves nothing.
+    """
+    if image.mode in ("LA", "RGBA") or "transparency" in image.info:
+        pixels = np.asarray(image.convert("RGBA"))
+        coloured, opaque = pixels[:, :, :3].any(axis=2), pixels[:, :, 3] > 0
+        if opaque.any() and not opaque.all():
+            shape = coloured & opaque if coloured.any() else opaque
+            if not shape.any():
+                raise ValueError("all of it is black or transparent; save its shape in white on black")
+            return shape
+    if len(image.getbands()) == 1:  # a palette's indices among them: its colours say nothing
+        return np.asarray(image) != 0
+    return np.asarray(image.convert("RGB")).any(axis=2)
+
+
 def _fill_polygon(polygon: Any, height: int, width: int) -> np.ndarray:
     points = np.asarray(polygon, dtype=np.float64)
     if points.ndim != 1 or points.size < 6 or points.size % 2:
-        raise ValueError("a polygon needs at least three points x, y")
+        raise ValueError(POLYGONS)
     outline = np.diff(points.reshape(-1, 2), axis=0)
     if not (np.abs(points) <= MAX_OUTLINE).all() or np.abs(outline).sum() > MAX_OUTLINE:
         raise ValueError("a polygon has coordinates that are not finite or far outside any photo")

@@ -13,7 +13,7 @@ from dataset.checks import checked_name, checked_path, checked_sentences
 from dataset.references import ABSENT, Reference, Split
 from dataset.unpickle import read_pickle
 from utils.errors import UserError, reason, shown
-from utils.files import read_json
+from utils.files import from_utf8, read_json
 
 PHOTOS = "train2014"  # the folder of photos, below the data folder
 DOWNLOAD = "fetch the annotations, see data/README.md"
@@ -39,7 +39,7 @@ def read_refcoco(
         chosen = {split: [ref for ref in refs if _belongs(ref["split"], split)] for split in splits}
         wanted = {ann_id for part in chosen.values() for ref in part for ann_id in _ann_ids(ref)}
         known = ", ".join(sorted({ref["split"] for ref in refs}))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file} is not a list of refs ({reason(error)}); {DOWNLOAD}") from None
     for split, part in chosen.items():
         if not part:
@@ -59,27 +59,31 @@ def _belongs(mark: str, split: str) -> bool:
     return mark == split or (split == "test" and "test" in mark)
 
 
-def _read_instances(file: Path, wanted: set[int]) -> tuple[dict[int, dict], dict[int, dict]]:
-    """Images and annotations by id. Annotations that no ref names are dropped during parsing: there are 150,000."""
+def _key(value: Any) -> Any:
+    """What an id is looked up as: the refs or the instances may have "12" where the others have 12."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def _read_instances(file: Path, wanted: set) -> tuple[dict[Any, dict], dict[Any, dict]]:
+    """Images and annotations by `_key`. Annotations that no ref names are dropped during parsing: there are 150,000."""
 
     def drop_unwanted(entry: dict[str, Any]) -> dict[str, Any] | None:
-        return None if "segmentation" in entry and entry.get("id") not in wanted else entry
+        return None if "segmentation" in entry and _key(entry.get("id")) not in wanted else entry
 
     try:
-        with file.open(encoding="utf-8") as text:
-            content = json.load(text, object_hook=drop_unwanted)
-        annotations = {annotation["id"]: annotation for annotation in content["annotations"] if annotation is not None}
-        return {image["id"]: image for image in content["images"]}, annotations
+        content = json.loads(from_utf8(file.read_bytes()), object_hook=drop_unwanted)
+        annotations = {_key(entry["id"]): entry for entry in content["annotations"] if entry is not None}
+        return {_key(image["id"]): image for image in content["images"]}, annotations
     except FileNotFoundError:
         raise UserError(f"{file} is not there; {DOWNLOAD}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{file} is not a COCO annotation file ({reason(error)}); {DOWNLOAD}") from None
 
 
-def _ann_ids(ref: dict) -> list[int]:
-    """The annotations of the objects that a ref names; none where nothing in the photo fits it."""
+def _ann_ids(ref: dict) -> list:
+    """The annotations of the objects that a ref names, by `_key`; none where nothing in the photo fits it."""
     ids = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
-    return [] if _is_absent(ref) else ids
+    return [] if _is_absent(ref) else [_key(ann_id) for ann_id in ids]
 
 
 def _is_absent(ref: dict) -> bool:
@@ -94,16 +98,16 @@ def _outline(annotations: Sequence[dict]) -> tuple[tuple[int, int, int, int], li
     parts: list[Any] = []
     for annotation in annotations:
         own = annotation["segmentation"]
-        parts += own if isinstance(own, list) and own else [own]  # an empty list stays, as a damaged part
+        parts += own if isinstance(own, list) and own else [own or None]  # an object without a part is damaged
     return (min(left), min(top), max(right), max(bottom)), parts
 
 
 def _reference(
-    index: int, ref: dict, images: dict[int, dict], annotations: dict[int, dict], file: Path, photos: str
+    index: int, ref: dict, images: dict[Any, dict], annotations: dict[Any, dict], file: Path, photos: str
 ) -> Reference:
     where = f"{file}: ref {shown(ref.get('ref_id'))}"
     try:
-        image, category = images[ref["image_id"]], ref.get("category_id")
+        image, category = images[_key(ref["image_id"])], ref.get("category_id")
         photo = checked_path(image["file_name"], where)
         if photos == ".":
             photo = f"{'val2014' if 'val2014' in photo else 'train2014'}/{photo}"

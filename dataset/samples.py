@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker_info
 
 from clip.tokens import tokenize
 from dataset.artifacts import png_path, read_mask
@@ -18,6 +18,7 @@ from dataset.photos import read_photo, resized, to_input
 from dataset.references import Reference, Split
 from utils.distributed import rank, shard, world_size
 from utils.errors import UserError, reason
+from utils.log import log
 
 
 class TrainSamples(Dataset):
@@ -64,7 +65,11 @@ class TrainSamples(Dataset):
         sample: dict[str, Any] = {
             "image": to_input(resized(read_photo(self.split.photo_path(reference)), self.size)),
             "tokens": tokenize([reference.sentences[drawn]], self.query_length)[0],
-            "ids": {"sentence": self.first_sentence[index] + drawn, "negatives": torch.tensor(negatives).long()},
+            # Tensors, which are collated in shared memory: where that is full a worker says so, see `joined`.
+            "ids": {
+                "sentence": torch.tensor(self.first_sentence[index] + drawn),
+                "negatives": torch.tensor(negatives).long(),
+            },
             "ref_id": str(reference.ref_id),
         }
         if self.pseudo_masks is not None:
@@ -89,25 +94,32 @@ class TrainSamples(Dataset):
 
 
 def with_pseudo_masks(split: Split, folder: str | Path, skip_missing: bool) -> Split:
-    """The refs of a split that have a pseudo mask; UserError where some have none and `skip_missing` is not set.
+    """The refs of a split that have a pseudo mask, which are counted in a line; UserError where none has one.
 
-    Absent refs need none: they are left out.
+    Those that have none are named in that line with `skip_missing`, else in a UserError. Absent refs are left out.
     """
     split = split.present()
-    found = [reference for reference in split.references if png_path(folder, reference.name).is_file()]
-    missing = len(split.references) - len(found)
-    if not found or (missing and not skip_missing):
-        raise UserError(
-            f"{missing} of {len(split.references)} refs have no pseudo mask in {folder}; "
-            "make them with scripts/make_pseudo_masks.sh, or leave these refs out with --skip_missing"
-        )
-    return split.part(found)
+    has_mask = {reference.name: png_path(folder, reference.name).is_file() for reference in split.references}
+    missing = [name for name, there in has_mask.items() if not there]
+    names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    if missing and (len(missing) == len(has_mask) or not skip_missing):
+        hint = "make them with scripts/make_pseudo_masks.sh, or leave these refs out with --skip_missing"
+        hint = "check --pseudo_path" if len(missing) == len(has_mask) else hint
+        raise UserError(f"{len(missing)} of {len(has_mask)} refs have no pseudo mask in {folder} ({names}); {hint}")
+    kept = f"{len(has_mask) - len(missing)} of {len(has_mask)} refs of {split.name}"
+    log(f"pseudo masks: {kept}, in {folder}{f', not {names}' if missing else ''}")
+    return split.part([reference for reference in split.references if has_mask[reference.name]])
 
 
 def train_loader(samples: TrainSamples, batch_size: int, seed: int, workers: int) -> DataLoader:
     """Shuffled batches of this process's part, the last partial one included; reshuffled by `start_epoch`."""
     sampler = DistributedSampler(samples, num_replicas=world_size(), rank=rank(), seed=seed)
     return DataLoader(samples, batch_size, sampler=sampler, num_workers=workers, pin_memory=torch.cuda.is_available())
+
+
+def smallest_batch(loader: DataLoader) -> int:
+    """Refs in the smallest batch of an epoch, the last one of this process's share; all shares are equally large."""
+    return len(loader.sampler) % loader.batch_size or loader.batch_size
 
 
 def start_epoch(loader: DataLoader, epoch: int) -> None:
@@ -118,12 +130,12 @@ def start_epoch(loader: DataLoader, epoch: int) -> None:
 
 @dataclass(frozen=True)
 class Target:
-    """A ref to evaluate, or only to segment: then it has no mask and no box, and its size is the photo's."""
+    """A ref to evaluate, or only to segment: then it has no mask and no box."""
 
     reference: Reference
     mask: np.ndarray | None  # bool (H, W); of an absent ref empty
     box: tuple[float, float, float, float] | None  # x1, y1, x2, y2, in pixels; None: nothing to find, or not annotated
-    size: tuple[int, int]  # (H, W) of the photo
+    size: tuple[int, int]  # (H, W) of the photo as annotated, else as it is: they can differ by a row
 
 
 @dataclass(frozen=True)
@@ -169,7 +181,7 @@ class EvalPhotos(Dataset):
                 mask = ground_truth(self.split, reference, reference.size)
                 targets.append(Target(reference, mask, reference.box, reference.size))
             else:
-                targets.append(Target(reference, None, None, (photo.height, photo.width)))
+                targets.append(Target(reference, None, None, reference.size or (photo.height, photo.width)))
         return EvalBatch(
             images=to_input(resized(photo, self.size))[None],
             tokens=tokenize(sentences, self.query_length),
@@ -190,14 +202,24 @@ def ground_truth(split: Split, reference: Reference, size: tuple[int, int]) -> n
         raise UserError(f"{where} is damaged: {reason(error)}; correct or remove it") from None
 
 
+def joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The tensors one after another; in a loader's worker in shared memory.
+
+    There they go in any case. Where it is full, the error is raised here and reaches the main process, which would
+    otherwise wait for the batch for ever.
+    """
+    tensor = torch.cat(tensors)
+    return tensor.share_memory_() if get_worker_info() else tensor
+
+
 def collate_photos(photos: Sequence[EvalBatch]) -> EvalBatch:
     """Several photos as one batch."""
     firsts = list(accumulate((len(p.targets) for p in photos), initial=0))
     return EvalBatch(
-        images=torch.cat([p.images for p in photos]),
-        tokens=torch.cat([p.tokens for p in photos]),
-        photo=torch.cat([p.photo + number for number, p in enumerate(photos)]),
-        target=torch.cat([p.target + first for p, first in zip(photos, firsts, strict=False)]),
+        images=joined([p.images for p in photos]),
+        tokens=joined([p.tokens for p in photos]),
+        photo=joined([p.photo + number for number, p in enumerate(photos)]),
+        target=joined([p.target + first for p, first in zip(photos, firsts, strict=False)]),
         targets=[target for p in photos for target in p.targets],
     )
 

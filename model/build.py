@@ -13,7 +13,7 @@ from model.checkpoint_names import our_name, stage_of
 from model.scorer import Scorer
 from model.stage1 import ResponseNetwork
 from model.stage2 import SegmentationNetwork
-from utils.checkpoint import fill, load_checkpoint
+from utils.checkpoint import fill, load_checkpoint, parameters
 from utils.errors import UserError, shown
 from utils.options import LONGEST_QUERY, SHORTEST_QUERY, SMALLEST_SIZE
 
@@ -99,12 +99,7 @@ def load_network(
     it was read before. Raises UserError where the file is not such a checkpoint, or is of another stage than `stage`.
     """
     content = load_checkpoint(file, hint) if content is None else content
-    state = content.get("model", content)
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
-    ):
-        raise UserError(f"{file} does not hold a network; {hint}")
-    state = {our_name(name.removeprefix("module.")): value for name, value in state.items()}
+    state = {our_name(name): value for name, value in parameters(content, file, hint).items()}
     found = stage_of(state, str(file))
     if stage not in (None, found):
         raise UserError(f"{file} is a checkpoint of stage {found}, not of stage {stage}; {hint}")

@@ -38,6 +38,10 @@ for _i in (1, 2, 3, 4):
             f"output{_i}.{_name}.": f"merge.{_i - 1}.{_layer}.",
             f"final_seg{_i}.0.{_name}.": f"head.{_i - 1}.0.{_layer}.",
         }
+_PARTS = {
+    1: {"visual_projection", "sentence_projection", "prompt"},
+    2: {"attention", "reduce", "merge", "head"},
+}
 
 
 def our_name(published: str) -> str:
@@ -49,9 +53,12 @@ def our_name(published: str) -> str:
 
 
 def stage_of(names: Mapping[str, torch.Tensor], file: str) -> int:
-    """The stage whose network has parameters of these (our) names; UserError where it is neither."""
-    if any(name.startswith("prompt.") for name in names):
-        return 1
-    if any(name.startswith("merge.") for name in names):
-        return 2
-    raise UserError(f"{file} holds no network of this project; give a checkpoint of train_stage1.py or train_stage2.py")
+    """The stage whose network has parameters of these (our) names; UserError where it is neither.
+
+    Some parts may be another's, left over from a private version: the stage with the largest share of its parts counts.
+    """
+    found = {name.partition(".")[0] for name in names}
+    if not found & {"prompt", "merge"}:
+        hint = "give a checkpoint of train_stage1.py or train_stage2.py"
+        raise UserError(f"{file} holds no network of this project; {hint}")
+    return max(_PARTS, key=lambda stage: len(_PARTS[stage] & found) / len(_PARTS[stage]))

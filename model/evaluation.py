@@ -14,8 +14,7 @@ from dataset.artifacts import read_mask, write_map, write_scores
 from dataset.references import Split
 from dataset.samples import Target, ground_truth
 from model.build import Network
-from model.prms import select_maps
-from model.scorer import Scorer
+from model.prms import Combine
 from utils.distributed import all_gather, is_main, shard
 from utils.errors import UserError
 from utils.maps import Responses, at_photo_size
@@ -24,17 +23,21 @@ from utils.metrics import Outcome, evaluate_response
 
 @torch.inference_mode()
 def responses(
-    network: Network, loader: DataLoader, device: torch.device, scorer: Scorer | None = None, title: str = "evaluation"
+    network: Network,
+    loader: DataLoader,
+    device: torch.device,
+    combine: Combine | None = None,
+    title: str = "evaluation",
 ) -> Iterator[tuple[Target, np.ndarray, Responses]]:
     """For each ref: its target, its maps float32 (n, H, W) at the photo's size, and the responses they come from.
 
-    With a `scorer` all n sentences of a ref get the same map, the one that PRMS selects.
+    combine: what makes one map for all n sentences of a ref of theirs, such as PRMS.
     """
     for batch in tqdm(loader, desc=title, unit="batch", disable=None if is_main() else True, leave=False):
         batch = batch.to(device)
         answers = network.respond(batch.images, batch.tokens, batch.photo)
-        if scorer is not None:
-            answers = select_maps(scorer, batch, answers)
+        if combine is not None:
+            answers = combine(batch, answers)
         counts = [len(target.reference.sentences) for target in batch.targets]
         of_refs = zip(*(tensor.split(counts) for tensor in answers), strict=True)
         for target, own in zip(batch.targets, map(Responses._make, of_refs), strict=True):
@@ -45,7 +48,7 @@ def evaluate(
     network: Network,
     loader: DataLoader,
     device: torch.device,
-    scorer: Scorer | None = None,
+    combine: Combine | None = None,
     map_dir: str | Path | None = None,
     map_format: Literal["full", "native"] = "full",
     title: str = "evaluation",
@@ -53,13 +56,13 @@ def evaluate(
 ) -> list[Outcome]:
     """The outcome of every sentence, of all processes, in the order of the refs.
 
-    scorer: select maps with PRMS. map_dir: write the map of each ref's first sentence there, at the photo's size
+    combine: see `responses`. map_dir: write the map of each ref's first sentence there, at the photo's size
     (`full`) or as the scores that it follows from (`native`). absent_below: sentences whose largest score is below this
     get an empty mask. A ref that is not annotated has no outcome.
     """
     network.eval()
     outcomes: list[Outcome] = []
-    for target, maps, answers in responses(network, loader, device, scorer, title):
+    for target, maps, answers in responses(network, loader, device, combine, title):
         if map_dir and map_format == "full":
             write_map(map_dir, target.reference.name, maps[0].clip(0))
         elif map_dir:
@@ -85,12 +88,11 @@ def suggest_absent_below(network: Network, loader: DataLoader, device: torch.dev
 def evaluate_masks(split: Split, folder: str | Path) -> list[Outcome]:
     """The outcome of every sentence with the pseudo masks in `folder` in place of a network's.
 
-    A mask has no maximum, so what the outcomes say about its place means nothing (see `summarise`). Absent refs, which
-    have no pseudo masks, are left out. UserError for a split without masks of its own.
+    A mask has no maximum, so what the outcomes say about its place means nothing (see `summarise`). UserError for a
+    split without masks of its own.
     """
     outcomes: list[Outcome] = []
-    references = shard(split.present().references)
-    for reference in tqdm(references, desc="masks", disable=None if is_main() else True, leave=False):
+    for reference in tqdm(shard(split.references), desc="masks", disable=None if is_main() else True, leave=False):
         if reference.segmentation is None or reference.box is None:
             raise UserError(f"split '{split.name}' has no mask for ref {reference.name}: it cannot be evaluated")
         mask = read_mask(folder, reference.name, reference.size)

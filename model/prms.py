@@ -1,11 +1,26 @@
-"""Positive response map selection: of a ref's response maps, the one that fits all its sentences best (section 3.4)."""
+"""From the response maps of a ref's sentences to one for the ref.
+
+Positive response map selection (PRMS, section 3.4) takes the one that fits all sentences best. Their mean is not the
+paper's; what it is worth on the toy world stands in toy/README.md.
+"""
+
+from collections.abc import Callable
 
 import torch
 
 from clip import without_padding
 from dataset.samples import EvalBatch
 from model.scorer import Scorer
-from utils.maps import Responses
+from utils.maps import Responses, full_maps
+
+Combine = Callable[[EvalBatch, Responses], Responses]  # gives all sentences of a ref the same response
+
+
+def mean_maps(batch: EvalBatch, responses: Responses) -> Responses:
+    """The mean of stage 1's scores over a ref's sentences in the place of each."""
+    same = (batch.target[:, None] == batch.target[None]).to(responses.scores.dtype)  # (N, N)
+    scores = torch.einsum("nm,mchw->nchw", same / same.sum(dim=1, keepdim=True), responses.scores)
+    return Responses(scores, full_maps(scores, responses.maps.shape[-2:]))
 
 
 def select_maps(scorer: Scorer, batch: EvalBatch, responses: Responses) -> Responses:

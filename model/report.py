@@ -22,17 +22,18 @@ from dataset.references import Split
 from dataset.samples import EvalPhotos, eval_loader, ground_truth
 from model.build import Network
 from model.evaluation import responses
-from model.scorer import Scorer
+from model.prms import Combine
 from utils.distributed import all_gather, is_main
-from utils.errors import UserError
+from utils.errors import UserError, as_unicode
 from utils.files import atomic_write, read_json, write_json
 from utils.log import log
 from utils.metrics import Outcome, metric_parts
-from utils.pictures import fit_into, jpeg, mask_overlay
+from utils.pictures import fit_into, jpeg, mask_overlay, optional
 
 RESAMPLES = 1000
 SHOWN_CASES = 12
 SHOWN_LABELS = 10
+CASE_TILE = 320  # pixels
 POSITION_WORD = re.compile(  # common English words of place, order and distance
     r"\b(above|back|behind|below|beside|between|bottom|center|centre|close|closest|corner|edge|end|far|farthest|first|front|"
     r"furthest|last|left|leftmost|lower|middle|near|nearest|next|over|right|rightmost|second|side|third|top|under|"
@@ -46,7 +47,7 @@ RIVALS = {"none": (0, 1), "one": (1, 2), "two": (2, 3), "three or more": (3, np.
 
 def read_comparison(file: str | Path, splits: dict[str, Split]) -> dict[str, list[Outcome]]:
     """The outcomes in another report, by split. UserError where it is absent, damaged or of other sentences."""
-    hint = "name a report.json that validate.py --report wrote for the same splits"
+    hint = "name a report.json that this version of validate.py --report wrote for the same splits"
     content = read_json(file, hint)
     outcomes = {}
     for name, split in splits.items():
@@ -184,13 +185,14 @@ def draw_cases(
     report: dict[str, Any],
     network: Network,
     device: torch.device,
-    scorer: Scorer | None,
+    combine: Combine | None,
     size: int,
     query_length: int,
 ) -> dict[int, list[bytes]]:
     """The report's cases, by place in `outcomes`: their true mask and their prediction over the photo, as JPEGs.
 
     Their refs are evaluated again, since no map was kept. The same on every process; all of them must call it.
+    A case that cannot be drawn costs a warning and the process's cases after it.
     """
     chosen = {place for places in report["cases"].values() for place in places}
     place_of = {(outcomes[place].reference, outcomes[place].sentence): place for place in chosen}
@@ -198,34 +200,37 @@ def draw_cases(
     part = split.part([reference for reference in split.references if reference.index in indices])
     loader = eval_loader(EvalPhotos(part, size, query_length), 1, 0)
     drawn: dict[int, list[bytes]] = {}
-    for target, maps, _ in responses(network, loader, device, scorer, "pictures"):
-        photo = np.array(read_photo(split.photo_path(target.reference)))
-        for sentence, response in enumerate(maps):
-            place = place_of.get((target.reference.index, sentence))
-            if place is not None:
-                # Emptied, where the evaluation did so by `absent_below`.
-                masks = (target.mask, (response > network.mask_threshold) & (outcomes[place].predicted > 0))
-                drawn[place] = [jpeg(fit_into(mask_overlay(photo, mask), 320)) for mask in masks]
+    with optional(f"some cases of {split.name}"):  # on every process: the others wait for all pictures
+        for target, maps, _ in responses(network, loader, device, combine, "pictures"):
+            photo = fit_into(np.array(read_photo(split.photo_path(target.reference))), CASE_TILE)
+            for sentence, response in enumerate(maps):
+                place = place_of.get((target.reference.index, sentence))
+                if place is not None:
+                    # Emptied, where the evaluation did so by `absent_below`.
+                    masks = (target.mask, (response > network.mask_threshold) & (outcomes[place].predicted > 0))
+                    drawn[place] = [jpeg(mask_overlay(photo, mask)) for mask in masks]
     return {place: pictures for part in all_gather(drawn) for place, pictures in part.items()}
 
 
 def write_report(
-    folder: str | Path,
-    title: str,
-    compared_with: str | None,
-    reports: dict[str, dict[str, Any]],
-    pictures: dict[str, dict[int, list[bytes]]],
-) -> None:
-    """Write report.json and report.html into `folder`, on the main process; `reports` and `pictures` are by split."""
-    if not is_main():
-        return
+    folder: str | Path, title: str, compared_with: str | None, reports: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Write report.json into `folder`, on the main process; returns what it holds. `reports`: by split."""
     report = {
         "title": title,
         "interval": f"95 %, bootstrap over photos, {RESAMPLES} resamples",
         "compared_with": compared_with,
         "splits": reports,
     }
-    write_json(Path(folder) / "report.json", report)
+    if is_main():
+        write_json(Path(folder) / "report.json", report)
+    return report
+
+
+def write_page(folder: str | Path, report: dict[str, Any], pictures: dict[str, dict[int, list[bytes]]]) -> None:
+    """Write report.html into `folder`, on the main process. `pictures`: by split, see `draw_cases`."""
+    if not is_main():
+        return
     templates = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
         loader=templates, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -233,5 +238,5 @@ def write_report(
     environment.filters["base64"] = lambda content: b64encode(content).decode()
     page = environment.get_template("report.html").render(report, pictures=pictures)
     with atomic_write(Path(folder) / "report.html") as file:
-        file.write(page.encode())
+        file.write(as_unicode(page).encode())
     log(f"report: {Path(folder) / 'report.html'} and report.json")

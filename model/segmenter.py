@@ -10,7 +10,7 @@ from torch import nn
 
 from clip import tokenize
 from dataset.checks import checked_sentence
-from dataset.photos import read_photo, resized, to_input
+from dataset.photos import as_rgb, read_photo, resized, to_input
 from model.build import load_network
 from utils.errors import UserError, shown
 from utils.maps import at_photo_size
@@ -32,15 +32,15 @@ class Segmenter:
     def respond(self, photo: Photo, sentences: Sequence[str]) -> np.ndarray:
         """Response maps of a photo, float32 (N, H, W), at most 1, at the photo's size.
 
-        A photo is a path, which is read upright, a PIL image or an RGB array uint8 (H, W, 3). UserError for a photo
-        that cannot be decoded, for an empty sentence, and for a sentence in the place of a list of them.
+        A photo is a path, which is read upright, or a PIL image or an RGB array uint8 (H, W, 3) as it is, see `as_rgb`.
+        UserError for a photo that cannot be used, for an empty sentence, and for a sentence in the place of a list.
         """
         if isinstance(sentences, str):
             raise UserError(f"{shown(sentences)} is one sentence; give a list of them")
         if isinstance(photo, str | Path):
             image = read_photo(photo, upright=True, hint="give another photo")
         else:
-            image = (Image.fromarray(photo) if isinstance(photo, np.ndarray) else photo).convert("RGB")
+            image = as_rgb(photo)
         if not sentences:
             return np.zeros((0, image.height, image.width), dtype=np.float32)
         texts = [checked_sentence(sentence, "the list of sentences", "give another sentence") for sentence in sentences]

@@ -1,4 +1,7 @@
-"""Contact sheets: what a network makes of a few refs after each epoch, and the response maps that were exported."""
+"""Contact sheets: what a network makes of a few refs after each epoch, and the response maps that were exported.
+
+Photos are fitted to their tiles first: 48 of 12 megapixels would take gigabytes.
+"""
 
 from pathlib import Path
 
@@ -32,15 +35,9 @@ def draw_examples(split: Split, network: torch.nn.Module, size: int, query_lengt
         response = segmenter.respond(photo, reference.sentences[:1])[0]
         masks = [response > network.mask_threshold]
         if annotated:
-            masks.append(ground_truth(split, reference, response.shape))
-        pixels = np.array(photo)
-        pictures = [pixels, heat_overlay(pixels, response), *(mask_overlay(pixels, mask) for mask in masks)]
-        rows.append(
-            [
-                text_tile(reference.sentences[0], EXAMPLE_TILE),
-                *(fit_into(picture, EXAMPLE_TILE) for picture in pictures),
-            ]
-        )
+            masks.append(ground_truth(split, reference, reference.size))
+        text, small = text_tile(reference.sentences[0], EXAMPLE_TILE), fit_into(np.array(photo), EXAMPLE_TILE)
+        rows.append([text, small, heat_overlay(small, response), *(mask_overlay(small, mask) for mask in masks)])
     headings = ["sentence", "photo", "response map", "mask", *(["true mask"] if annotated else [])]
     return contact_sheet(rows, tile=EXAMPLE_TILE, headings=headings)
 
@@ -49,7 +46,7 @@ def draw_maps(split: Split, folder: str | Path) -> Path:
     """Draw sentences, photo and exported map of refs spread over the split, as a PNG beside the folder of maps."""
     rows = []
     for reference in spread(split.references, 48):
-        photo = np.array(read_photo(split.photo_path(reference)))
+        photo = fit_into(np.array(read_photo(split.photo_path(reference))), MAP_TILE)
         text = text_tile("; ".join(reference.sentences), MAP_TILE)
         rows.append([text, photo, heat_overlay(photo, read_map(folder, reference.name))])
     path = Path(folder).resolve()

@@ -17,10 +17,13 @@ from model.sheets import draw_examples
 from utils.checkpoint import LAST, find_checkpoint, load_checkpoint, require_settings, save_training
 from utils.distributed import is_main, world_size
 from utils.engine import steps_per_epoch
+from utils.errors import resuming
 from utils.log import TrainingLog, log
 from utils.metrics import summarise
 from utils.options import training_settings
-from utils.pictures import save_png, spread
+from utils.pictures import optional, save_png, spread
+
+EMPTY_WARNING = 90  # percent of an epoch's predicted masks
 
 
 def initial_network(
@@ -35,7 +38,8 @@ def initial_network(
     file, hint, last = Path(args.output) / LAST, "train without --resume", None
     architecture = Architecture.of_flags(args)
     if args.resume and file.is_file():
-        last = load_checkpoint(file, hint)
+        with resuming():
+            last = load_checkpoint(file, hint)
         require_settings(last, training_settings(args), args.output)
     elif args.resume:
         log(f"{file} does not exist yet: training starts from the beginning")
@@ -98,16 +102,40 @@ def finish_epoch(
     training_log: TrainingLog,
     step: int,
 ) -> None:
-    """Keep pictures and checkpoints of an epoch and log it; the last line of `history` is the epoch's.
+    """Save an epoch, the last line of `history`, and then show it: a run that is killed before repeats the epoch.
 
-    `parts`: see `save_training`, which comes last: a run that is killed before repeats the epoch.
+    `parts`: see `save_training`.
     """
+    line, examples = history[-1], Path(args.output) / "examples.png"
     if is_main():
         split = args.test_split[0] if args.test_split else None
-        sheet = draw_examples(splits[split or "train"], network, args.size, args.max_query_len)
-        save_png(Path(args.output) / "examples.png", sheet)
-        training_log.epoch(history, sheet, step)
         save_training(args.output, network_content(network), parts, history, training_settings(args), split)
-    line = history[-1]
     shown = [f"{name} {line[name]:.4g}" for name in line if name.endswith(("loss", "/mIoU", "PointM", "Hit"))]
     log(f"epoch {line['epoch']} of {args.epochs}: {', '.join(shown)} ({line['seconds']} s)")
+    for split in args.test_split:
+        if line[f"{split}/empty"] > EMPTY_WARNING:
+            words = f"{line[f'{split}/empty']:.0f} % of the masks predicted on {split} are empty"
+            log(f"warning: {words}; look at {examples}, and if that lasts, train with a lower --lr")
+    show_epoch(args, network, history, splits, training_log, step)
+
+
+def show_epoch(
+    args: argparse.Namespace,
+    network: Network,
+    history: list[dict[str, Any]],
+    splits: Mapping[str, Split],
+    training_log: TrainingLog,
+    step: int,
+) -> None:
+    """Write all epochs to the log, and draw examples of the last one.
+
+    Also where a resumed training turns out to be finished: it can have been killed between checkpoint and log.
+    """
+    if is_main():
+        training_log.epoch(history, step)
+        examples = Path(args.output) / "examples.png"
+        with optional(examples):
+            split = splits[args.test_split[0] if args.test_split else "train"]
+            sheet = draw_examples(split, network, args.size, args.max_query_len)
+            training_log.picture("examples", sheet, step)
+            save_png(examples, sheet)

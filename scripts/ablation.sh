@@ -8,8 +8,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 [[ " $* " != *" --help "* ]] || { usage && exit; }
 stage1="" whole=""
 if [ $# -eq 0 ]; then
-    source scripts/toy_settings.sh
-    bash scripts/quickstart.sh # the whole method
+    source "$REPOSITORY/scripts/toy_settings.sh"
+    bash "$REPOSITORY/scripts/quickstart.sh" # the whole method
     set -- refcocog umd output/toy_ablation "${TOY_DATA[@]}" --common "$TOY_COMMON"
     stage1="$TOY_STAGE1 --seed 0" whole=$(toy_output 0)
 fi
@@ -17,10 +17,10 @@ fi
 data=("$1" "$2") output=$3 flags=("${@:4}")
 
 variant() { # OUTPUT "FLAGS OF STAGE 1" [flags]
-    bash scripts/run_pipeline.sh "${data[@]}" "$1" "${flags[@]}" --stage1 "$stage1 $2" "${@:3}"
+    bash "$REPOSITORY/scripts/run_pipeline.sh" "${data[@]}" "$1" "${flags[@]}" --stage1 "$stage1 $2" "${@:3}"
 }
 
 variant "$output/classification" "--w1 0 --w5 0 --attn_multi 0" --only train_stage1,stage1,stage1_train
 variant "$output/calibration" "--attn_multi 0" --only train_stage1,stage1,stage1_train
 [ -n "$whole" ] || { whole=$output/whole && variant "$whole" ""; }
-python scripts/results_table.py "$output/classification" "$output/calibration" "$whole"
+python "$REPOSITORY/scripts/results_table.py" "$output/classification" "$output/calibration" "$whole"

@@ -13,19 +13,35 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from utils.start import run_script
+
+import numpy as np
 from tqdm import tqdm
 
 from clip.tokens import count_tokens
 from dataset.datasets import DATA_SETS, known_splits, load_splits
-from dataset.photos import opened
-from dataset.references import Split
+from dataset.photos import UPRIGHT, more_than_8_bits, opened, orientation
+from dataset.references import Reference, Split
 from dataset.samples import ground_truth
 from toy.layouts import MARKER
-from utils.errors import UserError, one_line, run_script, shown
+from utils.errors import UserError, one_line, shown
 from utils.log import log
 from utils.options import Parser, add_data_set_options, query_length
 
 DECODED_EVERY = 50  # photos, without --full; of the others only the header is read
+MARGIN = 2  # pixels that a polygon may lie outside its photo; published ones touch the border
+TURNED = (  # not a fault
+    "photos are stored turned (EXIF orientation) and used as stored; "
+    "turn their pixels where masks or sentences mean the upright photo"
+)
+
+
+def leaves_photo(reference: Reference) -> bool:
+    """Whether a polygon of the ref, whose mask is not damaged, lies more than `MARGIN` pixels outside the photo."""
+    parts = reference.segmentation if isinstance(reference.segmentation, list) else []
+    polygons = [np.asarray(part, float).reshape(-1, 2) for part in parts if isinstance(part, list) and len(part) >= 6]
+    end = np.array(reference.size[::-1]) + MARGIN
+    return any((points < -MARGIN).any() or (points > end).any() for points in polygons)
 
 
 def find_faults(split: Split, full: bool) -> Iterator[tuple[str, str]]:
@@ -37,6 +53,10 @@ def find_faults(split: Split, full: bool) -> Iterator[tuple[str, str]]:
             with opened(split.photo_path(reference)) as picture:
                 if reference.size not in (None, (picture.height, picture.width)):
                     yield f"photos have another size than annotated; {hint}", photo
+                if more_than_8_bits(picture):
+                    yield "photos have more than 8 bits per channel; convert them to 8 bits", photo
+                if orientation(picture) in UPRIGHT:
+                    yield TURNED, photo
                 if full or number % DECODED_EVERY == 0:
                     picture.load()
         except FileNotFoundError:
@@ -48,6 +68,8 @@ def find_faults(split: Split, full: bool) -> Iterator[tuple[str, str]]:
             try:
                 if not ground_truth(split, reference, reference.size).any():
                     yield "masks are empty; correct or remove their refs", str(reference.ref_id)
+                if leaves_photo(reference):
+                    yield "polygons leave their photo; draw them on the pixels as stored", str(reference.ref_id)
             except UserError:
                 yield "masks are damaged; correct or remove their refs", str(reference.ref_id)
 
@@ -77,18 +99,19 @@ def check(args: argparse.Namespace, name: str, published: int | None) -> Iterato
     for fault, example in find_faults(split, args.full):
         examples[fault].append(example)
     for fault, found in examples.items():
-        yield f"WRONG: {len(found):,} {fault} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
+        level = "note" if fault == TURNED else "WRONG"
+        yield f"{level}: {len(found):,} {fault} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
 
 
 def main() -> None:
-    parser = Parser(__doc__.splitlines()[0], "python scripts/check_data.py --dataset refcocog --splitBy umd")
+    parser = Parser(__doc__, "python scripts/check_data.py --dataset refcocog --splitBy umd")
     group = add_data_set_options(parser, tuple(DATA_SETS))
     group.add_argument("--max_query_len", type=query_length, default=20, help="tokens a sentence is cut to, 3 to 77")
     group.add_argument("--full", action="store_true", help=f"decode every photo, not only every {DECODED_EVERY}th")
     args = parser.parse_args()
     root, splits = Path(args.data_root), known_splits(args.dataset, args.split_by)
     if args.dataset == "jsonl":
-        splits = {file.stem: None for file in sorted(root.glob("*.jsonl"))}
+        splits = {file.stem: None for file in sorted(root.glob("[!.]*.jsonl"))}
     if not root.is_dir() or not splits:
         raise UserError(f"{root} holds no data set; see data/README.md and docs/own_data.md")
     faults = 0

@@ -4,13 +4,13 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-[[ " $* " != *" --help "* ]] || { usage && python scripts/check_data.py --help && exit; }
+[[ " $* " != *" --help "* ]] || { usage && python "$REPOSITORY/scripts/check_data.py" --help && exit; }
 
 check() {
     echo "== $1 ($2)"
     local root=./data
     [ "$1" = referit ] && root=./data/referit
-    python scripts/check_data.py --dataset "$1" --splitBy "$2" --refer_data_root "$root" "${@:3}"
+    python "$REPOSITORY/scripts/check_data.py" --dataset "$1" --splitBy "$2" --refer_data_root "$root" "${@:3}"
 }
 
 if [ $# -gt 0 ]; then

@@ -5,7 +5,7 @@
 # An interrupted download resumes when the same command is run again.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-source scripts/fetch.sh
+source "$REPOSITORY/scripts/fetch.sh"
 
 # Over plain HTTP because the certificate of images.cocodataset.org does not cover that name; the checksum makes up for it.
 coco=http://images.cocodataset.org/zips

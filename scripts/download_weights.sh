@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Fetch the published checkpoints into weights/:
 #   bash scripts/download_weights.sh [NAME ...]      refcocog_umd: both stages; stage2_refcocog_umd: one; default: all
+# The first time, each file's checksum is noted in weights/SHA256SUMS; a copy of that makes other machines compare.
 # An interrupted download resumes when the same command is run again.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-source scripts/fetch.sh
+source "$REPOSITORY/scripts/fetch.sh"
 
 trained_on=(referit refcoco refcoco+ refcocog_google refcocog_umd)
 releases=https://github.com/fawnliu/storage/releases/download
@@ -20,5 +21,5 @@ for name in "${@:-"${trained_on[@]}"}"; do
     for stage in $stages; do files+=("${stage}_$data.pth"); done
 done
 for file in "${files[@]}"; do
-    fetch "$releases/${release[${file%%_*}]}/$file" "weights/$file"
+    fetch "$releases/${release[${file%%_*}]}/$file" "weights/$file" weights/SHA256SUMS
 done

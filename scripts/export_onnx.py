@@ -13,13 +13,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from utils.start import run_script
+
 import numpy as np
 import torch
 from torch import nn
 
 from clip import tokenize
 from model.build import load_network
-from utils.errors import UserError, run_script
+from utils.errors import UserError
 from utils.files import atomic_write
 from utils.options import Parser, input_size, query_length
 
@@ -40,7 +42,7 @@ class OnePhoto(nn.Module):
 
 def main() -> None:
     example = "bash scripts/export_onnx.sh --pretrain weights/stage2_refcocog_umd.pth --output stage2.onnx"
-    parser = Parser(__doc__.splitlines()[0], example)
+    parser = Parser(__doc__, example)
     parser.add_argument("--pretrain", required=True, metavar="FILE", help="a checkpoint of stage 2")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the ONNX file to write")
     parser.add_argument("--size", type=input_size, help="photos are resized to SIZE x SIZE (default: as in training)")

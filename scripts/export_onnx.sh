@@ -3,4 +3,4 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-exec python scripts/export_onnx.py "$@"
+exec python "$REPOSITORY/scripts/export_onnx.py" "$@"

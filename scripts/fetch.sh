@@ -1,7 +1,8 @@
 # Sourced by download_weights.sh and download_data.sh.
 
-fetch() { # URL FILE: fetch FILE unless it is there; an interrupted download resumes from FILE.part
-    local url=$1 file=$2 size have
+fetch() { # URL FILE [SUMS]: fetch FILE unless it is there; an interrupted download resumes from FILE.part
+    # SUMS is a file of SHA-256 checksums: FILE is compared with its line there, or gets one.
+    local url=$1 file=$2 sums=${3:-} name=${2##*/} size have sum known
     if [ -e "$file" ]; then
         echo "$file is already there"
         return
@@ -18,6 +19,15 @@ fetch() { # URL FILE: fetch FILE unless it is there; an interrupted download res
     if [ "$have" != "$size" ]; then
         get || { [ $? = 33 ] && rm "$file.part" && get; } || # 33: the server cannot resume
             fail "$file could not be fetched, see the message above; run the same command again, it resumes"
+    fi
+    if [ -n "$sums" ]; then
+        sum=$(sha256sum <"$file.part") sum=${sum%% *}
+        known=$(awk -v name="$name" '$2 == name || $2 == "*" name { print $1; exit }' "$sums" 2>/dev/null) || true
+        if [ "${known:-$sum}" != "$sum" ]; then
+            rm "$file.part"
+            fail "the fetched $name differs from the one in $sums and is removed; try again, or remove its line there"
+        fi
+        [ -n "$known" ] || echo "$sum  $name" >>"$sums"
     fi
     mv "$file.part" "$file"
 }

@@ -7,7 +7,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-[[ " $* " != *" --help "* ]] || { usage && python IRNet/run_sample_refer.py --help && exit; }
+[[ " $* " != *" --help "* ]] || { usage && python "$REPOSITORY/IRNet/run_sample_refer.py" --help && exit; }
 [ $# -ge 2 ] || fail "give a data set and who split it, for example: bash scripts/make_pseudo_masks.sh refcocog umd"
 dataset=$1 dir=output/${1}_$2
 dir=${dir%_-}
@@ -20,7 +20,7 @@ case "$dataset" in
     jsonl) [[ " $* " = *" --image_root"[\ =]* ]] || fail "for jsonl give --image_root FOLDER, where the photos are" ;;
 esac
 
-python IRNet/run_sample_refer.py --cam_out_dir "$dir/cam" --ir_label_out_dir "$dir/ir_label" \
+python "$REPOSITORY/IRNet/run_sample_refer.py" --cam_out_dir "$dir/cam" --ir_label_out_dir "$dir/ir_label" \
     --ins_seg_out_dir "$dir/ins_seg" --train_list "$dir/${dataset}_train_names.json" \
     --work_space "$dir/irnet" --image_root "${photos:-data/train2014}" \
     --cam_to_ir_label_pass True --train_irn_pass True --make_ins_seg_pass True "$@"

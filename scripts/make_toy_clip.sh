@@ -4,4 +4,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 threads_wait_passively
 
-exec python -m toy.make_clip "$@"
+run_module toy.make_clip "$@"

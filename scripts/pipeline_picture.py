@@ -5,13 +5,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from utils.start import run_script
+
 import numpy as np
 
 from dataset.artifacts import read_map, read_mask
 from dataset.datasets import DATA_SETS, load_splits
 from dataset.photos import read_photo
 from model import load_model
-from utils.errors import run_script
 from utils.options import Parser, add_data_set_options, positive_int
 from utils.pictures import contact_sheet, heat_overlay, mask_overlay, save_png, spread, text_tile
 

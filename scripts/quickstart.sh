@@ -4,7 +4,7 @@
 # Nothing but Python packages is downloaded; everything goes to data/toy and output/toy.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-source scripts/toy_settings.sh
+source "$REPOSITORY/scripts/toy_settings.sh"
 
 seed=0
 case "$*" in
@@ -16,10 +16,11 @@ esac
 
 output=$(toy_output "$seed")
 need_environment requirements.txt
-[ -f data/toy/refer/refcocog/instances.json ] || python -m toy --output data/toy --seed "$TOY_WORLD"
-bash scripts/run_pipeline.sh refcocog umd "$output" "${TOY_DATA[@]}" --common "$TOY_COMMON" \
+[ -f data/toy/refer/refcocog/instances.json ] || run_module toy --output data/toy --seed "$TOY_WORLD"
+bash "$REPOSITORY/scripts/run_pipeline.sh" refcocog umd "$output" "${TOY_DATA[@]}" --common "$TOY_COMMON" \
     --stage1 "$TOY_STAGE1 --seed $seed" --irnet "$TOY_IRNET --seed $seed" --stage2 "$TOY_STAGE2 --seed $seed"
 
-python scripts/pipeline_picture.py --dataset refcocog --splitBy umd --refer_data_root data/toy --output "$output" \
-    --picture "$output/pipeline.png"
-python demo.py --img figs/demo.png --text 'the orange cross' --pretrain "$output/stage2/ckpt.pth" --output "$output/demo"
+python "$REPOSITORY/scripts/pipeline_picture.py" --dataset refcocog --splitBy umd --refer_data_root data/toy \
+    --output "$output" --picture "$output/pipeline.png"
+python "$REPOSITORY/demo.py" --img "$REPOSITORY/figs/demo.png" --text 'the orange cross' \
+    --pretrain "$output/stage2/ckpt.pth" --output "$output/demo"

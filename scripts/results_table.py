@@ -9,7 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.errors import run_script
+from utils.start import run_script
+
 from utils.files import read_json
 from utils.log import metrics_table
 from utils.options import Parser

@@ -30,8 +30,8 @@ validate_stage() { # STAGE [DATASET SPLIT_BY [CHECKPOINT]] [flags]
     if [ "$dataset" = referit ]; then
         script=validate_referit.py data=(--dataset referit --dataset_root ./data/referit --test_split test)
     fi
-    python "$script" --batch_size 1 --size 320 "${data[@]}" --max_query_len 20 --resume --pretrain "$checkpoint" --eval \
-        "${rest[@]}"
+    python "$REPOSITORY/$script" --batch_size 1 --size 320 "${data[@]}" --max_query_len 20 --resume \
+        --pretrain "$checkpoint" --eval "${rest[@]}"
 }
 
 train_stage() { # STAGE [DATASET SPLIT_BY] [flags]: with the published settings that both stages share
@@ -40,6 +40,6 @@ train_stage() { # STAGE [DATASET SPLIT_BY] [flags]: with the published settings 
     [[ " ${rest[*]} " = *" --help "* ]] && usage && echo
     [[ $dataset = @(referit|ref-zom) ]] && split=none # they have no val, and the best epoch is not chosen on test
     [ "$dataset" = referit ] && root=./data/referit
-    python "train_stage$stage.py" --batch_size 48 --size 320 --dataset "$dataset" --splitBy "$split_by" \
+    python "$REPOSITORY/train_stage$stage.py" --batch_size 48 --size 320 --dataset "$dataset" --splitBy "$split_by" \
         --refer_data_root "$root" --test_split "$split" --epoch 15 --backbone clip-RN50 --max_query_len 20 "$@" "${rest[@]}"
 }

@@ -4,6 +4,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 [ "${1:-}" != --help ] || { usage && exit; }
+cd "$REPOSITORY"
 need_environment requirements.txt requirements-test.txt
 threads_wait_passively
 # Keep the memory of large tensors for the next ones: clearing fresh pages took a third of the time.

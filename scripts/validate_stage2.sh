@@ -5,6 +5,6 @@
 #   bash scripts/validate_stage2.sh refcocog umd weights/stage2/pseudo_refcocog_umd/ckpt.pth   your own training
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-source scripts/stages.sh
+source "$REPOSITORY/scripts/stages.sh"
 
 validate_stage 2 "$@"

@@ -26,11 +26,9 @@ from utils.options import Parser, non_negative_int, positive_int
 
 ROOT = Path(__file__).parent.parent
 FLAGS = ["--common", "--backbone toy --hidden_dim 16 --size 96 --num_workers 0"]
-FLAGS += ["--stage1", "--batch_size 4 --epoch 2", "--stage2", "--batch_size 4 --epoch 2 --skip_missing"]
+FLAGS += ["--stage1", "--batch_size 4 --epoch 2", "--stage2", "--batch_size 4 --epoch 2"]
 FLAGS += ["--irnet", "--backbone resnet-toy --irn_crop_size 80 --irn_batch_size 4 --irn_num_epoches 2 --num_workers 0"]
 MEASURED = ("seconds", "peak_mb")  # differ from run to run
-# In irnet/ these stamps name the output and hold times of files; those in steps/ hold commands, which name the output.
-STAMPS = {"irnet": ("cam_to_ir_label", "train_irn", "make_ins_seg")}
 
 
 class Run:
@@ -71,13 +69,11 @@ class Run:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Every file that a run leaves, in a form that can be compared; stamps, which name the output, by name only."""
+    """Every file that a run leaves, in a form that can be compared."""
     return {str(file.relative_to(folder)): content(file) for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
 def content(file: Path) -> Any:
-    if file.stem in STAMPS.get(file.parent.name, ()) or (file.parent.name == "steps" and not file.suffix):
-        return None
     if file.suffix == ".pth":
         return plain(torch.load(file, weights_only=True))
     if file.suffix in (".json", ".jsonl"):

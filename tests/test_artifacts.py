@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dataset.artifacts import (
     instances_path,
@@ -74,6 +75,8 @@ def test_labels_and_masks_are_read_as_written(tmp_path):
     write_mask(tmp_path, "0_1", label > 0, instances=[{"instance": 1}])
     assert read_json(instances_path(tmp_path, "0_1"), "") == [{"instance": 1}]
     assert np.array_equal(read_mask(tmp_path, "0_1", (2, 3)), label > 0)
+    Image.fromarray(np.dstack([np.full_like(label, 255), label])).save(tmp_path / "0_3.png")  # its shape is in alpha
+    assert np.array_equal(read_mask(tmp_path, "0_3"), label > 0)
     with pytest.raises(UserError, match=r"0_1\.png is 2 x 3, its photo 3 x 2; remove it and make it with"):
         read_mask(tmp_path, "0_1", (3, 2))
     with pytest.raises(UserError, match=r"0_2\.png is not there; make it with"):

@@ -17,12 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from clip import build_clip
 from dataset.artifacts import read_images, read_map
 from dataset.datasets import load_splits
 from IRNet.network import load_network as load_irnet
 from model.build import Architecture, build_network, load_network, network_content
+from model.segmenter import Segmenter
 from tests.conftest import ROOT, data_words, run
 from tests.golden import REFERENCE
 from tests.small_files import (
@@ -102,10 +104,12 @@ class Hostile:
         return (open, ("RAN", "w"))
 
 
-def checkpoint_of_pickle(content):
-    """A checkpoint in torch's format whose pickle consists of these bytes."""
+def checkpoint_of_pickle(content, *more):
+    """A checkpoint in torch's format whose pickle consists of these bytes; with `constants.pkl` one of TorchScript."""
     with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
         archive.writestr("ckpt/data.pkl", content)
+        for name in more:
+            archive.writestr(f"ckpt/{name}", b"\x80\x02).")
         archive.writestr("ckpt/version", b"3\n")
     return file.getvalue()
 
@@ -139,6 +143,10 @@ COMMANDS = [
     ("demo.py --img photo.jpg", "give --img and --text, or --web"),
     ("demo.py --img photo.jpg --text man --device tpu9", "the device tpu9 cannot be used"),
     ("demo.py --img none.jpg --text man", "the photo none.jpg is not there; name another --img"),
+    ("demo.py --img photo.jpg none.jpg --text man", "the photo none.jpg is not there; name another --img"),
+    ("demo.py --img file --text man", "the photo file cannot be decoded"),
+    ("demo.py --img photo.jpg --text ' '", "--text has an empty sentence; type what to segment"),
+    ("demo.py --img photo.jpg --text man --output file", "cannot write to file: File exists; choose another --output"),
     ("demo.py --img empty --text man", "the folder empty holds no photo (.jpg, "),
 ]
 
@@ -165,7 +173,7 @@ def test_a_mistaken_command_is_refused(command, words, bad_world, monkeypatch, c
     folder, flags = bad_world
     name, *given = shlex.split(command.format(**flags))
     if name == "demo.py":
-        given += ["--pretrain", "trained/ckpt.pth"]
+        given += ["--pretrain", "absent.pth"]  # it may have to be downloaded: what is wrong is said before
     before = files_of(folder)
     status, _, printed = run(ROOT / name, *given, monkeypatch=monkeypatch, capsys=capsys, folder=folder)
     assert status == 2
@@ -212,11 +220,12 @@ def test_a_hostile_pickle_is_not_executed(kind, folder, extension):
     for name in ("refer/refcocog/refs(umd).p", "annotations/test.pickle", "old.pth"):
         write(name, content)
     write("zip.pth", checkpoint_of_pickle(content))
+    write("script.pth", checkpoint_of_pickle(content, "constants.pkl"))
     with refused("refs(umd).p cannot be read: "):
         load_splits("refcocog", ".", "umd", ["val"])
     with refused("test.pickle cannot be read: "):
         load_splits("referit", ".", "-", ["test"])
-    for name in ("zip.pth", "old.pth"):
+    for name in ("zip.pth", "script.pth", "old.pth"):
         with refused(f"the checkpoint {name} "):
             load_network(name)
 
@@ -225,11 +234,10 @@ def test_a_hostile_pickle_is_not_executed(kind, folder, extension):
 def test_a_checkpoint_with_a_hostile_object_is_not_executed(options, folder):
     content = {"model": {"x": [Hostile()]}, "backbone": "resnet-toy", "network": {}}
     write("hostile.pth", as_checkpoint(content, **options))
-    for read in (load_network, lambda name: load_irnet(Path(name)), lambda name: build_clip(f"toy-RN={name}")):
+    clips = [lambda name, clip=clip: build_clip(f"{clip}={name}") for clip in ("toy-RN", "RN50")]
+    for read in (load_network, lambda name: load_irnet(Path(name)), *clips):
         with refused("the checkpoint hostile.pth tries to import io.open; use a trusted file"):
             read("hostile.pth")
-    with refused("hostile.pth does not hold weights of CLIP RN50"):
-        build_clip("RN50=hostile.pth")
 
 
 def test_a_pickle_that_promises_terabytes_takes_no_memory(folder):
@@ -249,7 +257,7 @@ CHECKPOINTS = [
     ({"architecture": {"prompt_weight": 10**400}}, "describes its network in an unknown way; train it again"),
     ({"model": [1, 2]}, "ckpt.pth does not hold a network; train it, or fetch a published one"),
     ({"model": {"prompt.x": torch.zeros(1)}}, "lacks backbone.ln_final.bias; is it a checkpoint with --backbone toy-"),
-    ({"more": torch.zeros(1)}, "has 'more', which this network does not have"),
+    ({BIAS: None}, f"lacks {BIAS}; is it a checkpoint with"),
     ({BIAS: torch.zeros(9)}, f"has {BIAS} of shape (9,) instead of (8,)"),
     ({BIAS: torch.full((8,), float("nan"))}, f"has values in {BIAS} that are not finite"),
     ({BIAS: torch.zeros(8).to(torch.float8_e4m3fn)}, f"has {BIAS} in torch.float8_e4m3fn instead of torch.float32"),
@@ -305,6 +313,7 @@ SIXTEEN_BITS = as_picture(np.full((2, 2), 300, np.uint16))
 HUGE = png_header(100_000, 100_000)
 TERABYTES = as_map(np.zeros((9, 9))).replace(b"(9, 9), }        ", b"(999999, 999999)}")
 NOT_OPENED = ANNOTATION | {"segmentation": "0_1.png"}  # only jsonl's masks may be paths
+OTHER_ENCODING = "it is not in UTF-8; save it as UTF-8"
 NO_MAP = "not a two-dimensional array of finite numbers"
 
 
@@ -326,8 +335,9 @@ def query(**values):
 
 BAD = [
     (("a.jpg", PHOTO[: len(PHOTO) // 2]), "the photo a.jpg cannot be decoded (image file is truncated"),
-    (("a.jpg", POSTSCRIPT), "the photo a.jpg cannot be decoded (cannot identify"),
+    (("a.jpg", POSTSCRIPT), "the photo a.jpg cannot be decoded (it is not a JPEG/PNG/BMP/"),
     (("a.jpg", SIXTEEN_BITS), "the photo a.jpg has more than 8 bits per channel"),
+    (("a.jpg", png_header(10_000, 10_000)), "the photo a.jpg cannot be decoded (it has 10000 x 10000 pixels, more"),
     (("a.jpg", HUGE), "the photo a.jpg cannot be decoded (Image size (10000000000 pixels)"),
     (("0_1.npz", [np.array([[Hostile()]]), [4, 6], [5, 5]]), "0_1.npz cannot be read (Object arrays cannot be loaded"),
     (("0_1.npz", [[[np.inf]], [4, 6], [5, 5]]), NO_MAP),
@@ -350,9 +360,14 @@ BAD = [
     (query(bbox=[[1, 2]]), "image '2' is damaged (not enough values to unpack"),
     (("train.jsonl", b"\n"), "train.jsonl is empty; a line is"),
     (("train.jsonl", [LINE, []]), "train.jsonl:2 is not a JSON object (no braces around it); a line is"),
+    (("train.jsonl", "{}".encode("utf-16")), f"train.jsonl:1 is not a JSON object ({OTHER_ENCODING}); a line is"),
+    (("train.jsonl", "{}".encode("utf-16-be")), OTHER_ENCODING),  # without a mark; these bytes are UTF-8 as well
+    (("train.jsonl", '{"image": "é.jpg"}'.encode("latin-1")), OTHER_ENCODING),
+    ((INSTANCES_FILE, "{}".encode("utf-16")), f"is not a COCO annotation file ({OTHER_ENCODING}); fetch"),
+    (("a_names.json", "[]".encode("utf-16")), f"a_names.json cannot be read as JSON ({OTHER_ENCODING}); export it"),
     (("train.jsonl", b"[" * 100_000), "train.jsonl:1 is not a JSON object (maximum recursion depth"),
     (line(image="b.jpg", mask=POLYGONS), "has a photo, mask or bbox that cannot be used (it is not there)"),
-    (line(mask="a.jpg"), "a.jpg cannot be used (cannot identify image"),
+    (line(mask="a.jpg"), "a.jpg cannot be used (it is not a PNG picture"),
     (line(mask=[[0, 0, 1, 1]]), "a polygon needs at least three points"),
     (line(mask=[[0, 0, 4, 0, 4, float("nan")]]), "a polygon has coordinates that are not finite"),
     (line(mask=[[0, 0, 1e5, 1e5] * 10]), "far outside any photo"),  # a long outline, see MAX_OUTLINE
@@ -363,6 +378,7 @@ BAD = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Image size")
 @pytest.mark.parametrize(("file", "words"), BAD, ids=[words for _, words in BAD])
 def test_a_bad_file_is_refused(file, words, folder):
     write_good_files()
@@ -371,7 +387,34 @@ def test_a_bad_file_is_refused(file, words, folder):
         FILES[file[0]][2](file[0])
 
 
-def test_a_response_map_that_unpacks_to_much_more_takes_no_memory(folder):
+IN_MEMORY = [
+    (np.full((4, 5), 300, np.uint16), "cannot be used (an array of uint16 (4, 5)); give a path, a PIL image, "),
+    (np.zeros((4, 5, 3)), "an array of float64 (4, 5, 3)"),
+    (np.zeros((4, 5), bool), "an array of bool (4, 5)"),
+    (np.zeros((3, 4, 5), np.uint8), "an array of uint8 (3, 4, 5)"),
+    (np.zeros(5, np.uint8), "an array of uint8 (5,)"),
+    (np.zeros((0, 5, 3), np.uint8), "an array of uint8 (0, 5, 3)"),
+    (torch.zeros(3, 4, 5), "the photo cannot be used (Tensor)"),
+    (PHOTO, "the photo cannot be used (bytes)"),
+    (Image.new("I;16", (5, 4)), "the photo has more than 8 bits per channel (mode I;16); convert it to 8 bits"),
+    (Image.new("F", (5, 4)), "the photo has more than 8 bits per channel (mode F)"),
+    (Image.new("RGB", (0, 4)), "the photo cannot be used (Image)"),
+    (Image.open(io.BytesIO(PHOTO[:3000])), "the photo cannot be decoded (image file is truncated"),
+]
+
+
+@pytest.mark.parametrize(("photo", "words"), IN_MEMORY, ids=[words for _, words in IN_MEMORY])
+def test_what_is_no_photo_is_not_segmented(photo, words, folder):
+    with refused(words):
+        Segmenter(torch.nn.Identity()).segment(photo, ["x"])
+
+
+def test_an_archive_that_unpacks_to_much_more_takes_no_memory(folder):
+    with zipfile.ZipFile("a.pt", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("a/constants.pkl", b"\x80\x02).")
+        archive.writestr("a/data/0", bytes(400 << 20))
+    with bounded(), refused("the checkpoint a.pt is damaged"):
+        load_network("a.pt")
     with zipfile.ZipFile("1_9.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("scores.npy", bytes(400 << 20))
     with bounded(), refused("1_9.npz cannot be read (it unpacks to an absurd size)"):

@@ -95,6 +95,24 @@ def test_your_own_data(tmp_path, check):
     assert (status, "note: 1 refs name nothing in their photo" in output, "WRONG" in output) == (0, True, False)
 
 
+def test_photos_that_training_refuses_and_masks_beside_their_photos(tmp_path, check):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 30)).save(tmp_path / "turned.tif", exif=exif)
+    Image.new("I;16", (8, 6)).save(tmp_path / "deep.png")
+    polygons = [[[0, 0, 9, 0, 9, 3]], [[0, 0, 20, 0, 20, 3]], [[-9, 0, 4, 0, 4, 3]], [[0, 0, 4, 0, 4, 33]]]
+    lines = [{"image": "turned.tif", "sentences": ["x"], "mask": mask} for mask in polygons]
+    lines.append({"image": "deep.png", "sentences": ["x"]})
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    status, output, _ = check("jsonl", tmp_path)
+    assert status == 1
+    assert "note: 1 photos are stored turned (EXIF orientation) and used as stored; turn their pixels" in output
+    assert "WRONG: 1 photos have more than 8 bits per channel; convert them to 8 bits (deep.png)" in output
+    assert "WRONG: 3 polygons leave their photo; draw them on the pixels as stored (1, 2, 3)" in output
+    (tmp_path / "train.jsonl").write_text(json.dumps(lines[0]))
+    assert check("jsonl", tmp_path)[0] == 0
+
+
 def test_what_cannot_be_checked_has_status_2(tmp_path, check):
     for dataset, root, words in [
         ("jsonl", tmp_path, "holds no data set; see data/README.md and docs/own_data.md"),

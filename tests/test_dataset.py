@@ -3,19 +3,22 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from pycocotools import mask as coco
 
 from clip import tokenize
 from dataset.datasets import known_splits, load_splits
 from dataset.masks import rasterise
-from dataset.photos import read_photo, resized, to_input
+from dataset.photos import as_rgb, opened, read_photo, resized, to_input
 from dataset.samples import ground_truth
 from dataset.unpickle import read_pickle
+from tests.conftest import ROOT
 from tests.golden import REFERENCE, difference, figures
 from utils.errors import UserError
 
@@ -79,6 +82,16 @@ def test_real_annotations(tmp_path):
         assert area(reference) == pytest.approx(outlined, rel=0.05)
 
 
+def test_byte_order_marks_and_ids_as_text(tmp_path):
+    folder = shutil.copytree(REFERENCE / "refer_fixture" / "refer", tmp_path / "refer") / "refcocog"
+    content = json.loads((folder / INSTANCES).read_text())
+    for entry in content["images"] + content["annotations"]:
+        entry["id"] = str(entry["id"])
+    (folder / INSTANCES).write_text(json.dumps(content), encoding="utf-8-sig")
+    references = load_splits("refcocog", tmp_path, "umd", ["val"])["val"].references
+    assert references == SPLITS["val"].references
+
+
 # --- gRefCOCO, Ref-ZOM, PhraseCut
 
 SQUARE, RUNS = [0, 0, 2, 0, 2, 2, 0, 2], {"size": [6, 8], "counts": [42, 6]}  # 4 pixels, and the last column
@@ -126,7 +139,7 @@ def test_ref_zom_has_photos_of_both_years_parts_and_zero_is_in_its_source(tmp_pa
         assert photos == {tmp_path / part / f"COCO_{part}_000000000003.jpg"}
 
 
-@pytest.mark.parametrize("segmentation", [[], [[]], None])
+@pytest.mark.parametrize("segmentation", [[], None])
 def test_an_annotation_without_a_part_is_damaged_not_absent(segmentation, tmp_path):
     write_refs(tmp_path / "refer/grefcoco", "grefs(unc).json", "a.jpg", REFS_OF_SEVERAL)
     file = tmp_path / "refer/grefcoco" / INSTANCES
@@ -217,6 +230,14 @@ def test_your_own_data(tmp_path):
     assert not ground_truth(split, split.references[3], (6, 8)).any()
 
 
+def test_a_photo_has_one_name_however_its_path_is_written(tmp_path):
+    paths = ["a/b.jpg", "./a/b.jpg", "a//b.jpg", "a/./b.jpg"]
+    lines = [json.dumps({"image": path, "sentences": ["one"]}) for path in paths]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines), encoding="utf-8-sig")
+    references = load_splits("jsonl", tmp_path, "unc", ["train"])["train"].references
+    assert {(r.photo, r.image_id) for r in references} == {("a/b.jpg", 0)}
+
+
 # --- Masks
 
 
@@ -228,10 +249,26 @@ def test_the_foreground_of_a_picture_is_not_0(tmp_path):
     indices = Image.fromarray(np.array([[0, 1, 2]], np.uint8), mode="P")
     indices.putpalette([255, 255, 255, 0, 0, 0, 0, 0, 1])  # white, black, nearly black
     colours = np.array([[[0, 0, 0], [0, 0, 1], [255, 0, 0]]], np.uint8)
-    grey_and_alpha = np.array([[[0, 255], [1, 255], [9, 0]]], np.uint8)
     pictures = [np.array([[0, 1, 256]], np.uint16), np.array([[0, 1, 255]], np.uint8), np.array([[False, True, True]])]
-    for picture in (indices, *map(Image.fromarray, (colours, grey_and_alpha, *pictures))):
+    for picture in (indices, *map(Image.fromarray, (colours, *pictures))):
         assert read(picture) == [[False, True, True]]
+    for grey, alpha in [
+        ([255, 255, 255], [0, 9, 255]),  # the shape is in alpha
+        ([0, 0, 0], [0, 9, 255]),
+        ([0, 1, 255], [255, 255, 255]),  # alpha says nothing
+        ([0, 1, 255], [0, 0, 0]),
+        ([9, 1, 255], [0, 255, 255]),  # what is transparent is no foreground, nor what is black
+    ]:
+        channels = [Image.fromarray(np.array([values], np.uint8)) for values in (grey, alpha)]
+        assert read(Image.merge("LA", channels)) == [[False, True, True]]
+        assert read(Image.merge("RGBA", [channels[0]] * 3 + channels[1:])) == [[False, True, True]]
+        palette = Image.fromarray(np.array([[2, 0, 1]], np.uint8), mode="P")
+        palette.putpalette([value for place in (1, 2, 0) for value in [grey[place]] * 3])
+        palette.info["transparency"] = bytes(alpha[place] for place in (1, 2, 0))
+        if min(alpha) < max(alpha):  # else its indices count
+            assert read(palette) == [[False, True, True]]
+    with pytest.raises(ValueError, match="all of it is black or transparent; save its shape in white on black"):
+        read(Image.merge("LA", [Image.fromarray(np.array([row], np.uint8)) for row in ([9, 0, 0], [0, 9, 9])]))
 
 
 def test_run_lengths_are_decoded():
@@ -242,6 +279,15 @@ def test_run_lengths_are_decoded():
         assert (rasterise(runs, *mask.shape) == mask).all()
         assert (rasterise([runs | {"counts": runs["counts"].decode()}], *mask.shape) == mask).all()
     assert rasterise({"size": [2, 2], "counts": [1, 2, 1]}, 2, 2).tolist() == [[False, True], [True, False]]
+
+
+def test_polygons_of_fewer_than_three_points_are_left_out():
+    square = [1, 1, 4, 1, 4, 4, 1, 4]
+    whole = rasterise([square], 6, 8)
+    assert (rasterise([[5, 5, 7, 5], square, [2, 2], []], 6, 8) == whole).all()
+    for wrong in (square, [[5, 5, 7, 5]], [square[:2], square[2:4], square[4:6]], []):  # flat; a list of points
+        with pytest.raises(ValueError, match=r"three points; write polygons as \[\[x, y, x, y, x, y, ...\], ...\]"):
+            rasterise(wrong, 6, 8)
 
 
 def test_runs_of_no_pixel_and_parts_of_both_kinds_are_united():
@@ -282,12 +328,40 @@ def test_photos_of_any_mode_become_rgb(tmp_path, mode):
     assert to_input(resized(photo, 8)).shape == (3, 8, 8)
 
 
-def test_photos_for_people_are_upright_those_of_data_sets_as_stored(tmp_path):
+@pytest.mark.parametrize("turned", range(1, 9))
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+def test_photos_for_people_are_upright_those_of_data_sets_as_stored(ending, turned, tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn
-    Image.new("RGB", (5, 4)).save(tmp_path / "a.jpg", exif=exif)
-    assert read_photo(tmp_path / "a.jpg").size == (5, 4)
-    assert read_photo(tmp_path / "a.jpg", upright=True).size == (4, 5)
+    exif[0x0112] = turned
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[:16, :16, 0] = pixels[:16, 32:, 1] = 255  # the corners differ
+    stored = Image.fromarray(pixels)
+    stored.save(tmp_path / "plain.png", exif=exif)
+    stored.save(file := tmp_path / f"a.{ending}", exif=exif, quality=100, lossless=True)
+    with Image.open(tmp_path / "plain.png") as plain:
+        upright = ImageOps.exif_transpose(plain)
+    for photo, expected in ((read_photo(file), stored), (read_photo(file, upright=True), upright)):
+        assert np.abs(np.asarray(photo, int) - np.asarray(expected, int)).mean() < 2  # JPEG is not exact
+    with opened(file) as picture:
+        assert picture.size == stored.size
+
+
+def test_oddities_of_pictures_are_neither_repeated_nor_refused(tmp_path):
+    photo, directory = Image.new("RGB", (5, 4)), b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12"
+    for name, exif in (("cut.jpg", directory), ("none.jpg", b"Exif\0\0nonsense")):
+        photo.save(tmp_path / name, exif=exif)
+    photo.convert("P").save(tmp_path / "palette.png", transparency=bytes([0, 128]))
+    code = "import sys; from dataset.photos import read_photo; [read_photo(file, True) for file in sys.argv[1:]]"
+    words = [sys.executable, "-c", code, *tmp_path.iterdir()]
+    assert subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=100).stderr == ""
+
+
+def test_photos_in_memory():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    with_alpha = np.dstack([pixels, pixels[:, :, 0]])
+    for photo in (pixels, pixels[:, ::-1][:, ::-1], with_alpha, Image.fromarray(with_alpha)):
+        assert (np.asarray(as_rgb(photo)) == pixels).all()
+    assert (np.asarray(as_rgb(pixels[:, :, 0])) == pixels[:, :, :1]).all()
 
 
 # --- The table

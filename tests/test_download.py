@@ -100,7 +100,7 @@ def download(tmp_path):
 
     def run(kind, *names):
         command = ["bash", root / "scripts" / f"download_{kind}.sh", *names]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
         return done.returncode, done.stdout, done.stderr.strip().splitlines()
 
     run.root = root
@@ -126,12 +126,13 @@ def test_all_ten_published_checkpoints_are_fetched_once_from_where_they_are(inte
     status, printed, errors = download("weights", "stage2_refcocog_umd")
     assert status == 0, errors
     assert printed == f"weights/stage2_refcocog_umd.pth: fetching 0 MB from https://github.com{STAGE2}\n"
-    assert files_in(download.root / "weights") == ["stage2_refcocog_umd.pth"]
+    assert files_in(download.root / "weights") == ["SHA256SUMS", "stage2_refcocog_umd.pth"]
     assert download("weights", "refcoco+")[0] == 0
-    assert len(files_in(download.root / "weights")) == 3
+    assert len(files_in(download.root / "weights")) == 4
     status, printed, _ = download("weights")
     assert (status, "weights/stage2_refcocog_umd.pth is already there\n" in printed) == (0, True)
-    assert {f.name: f.read_text() for f in (download.root / "weights").iterdir()} == {name: name for name in published}
+    found = {f.name: f.read_text() for f in (download.root / "weights").iterdir() if f.suffix}
+    assert found == {name: name for name in published}
     assert len(internet.asked) == 10
 
 
@@ -151,7 +152,22 @@ def test_an_interrupted_download_resumes(internet, download, beginning, ranges, 
     status, _, errors = download("weights", "stage2_refcocog_umd")
     assert (status, internet.ranges) == (0, asked), errors
     assert (download.root / "weights" / "stage2_refcocog_umd.pth").read_bytes() == CONTENT
-    assert files_in(download.root / "weights") == ["stage2_refcocog_umd.pth"]
+    assert files_in(download.root / "weights") == ["SHA256SUMS", "stage2_refcocog_umd.pth"]
+
+
+def test_a_checkpoint_that_differs_from_another_machines_is_refused(internet, download):
+    weights = download.root / "weights"
+    internet.files[STAGE2] = CONTENT
+    assert download("weights", "stage2_refcocog_umd")[0] == 0
+    assert subprocess.run(["sha256sum", "--check", "--status", "SHA256SUMS"], cwd=weights).returncode == 0
+    (weights / "stage2_refcocog_umd.pth").unlink()  # the sums alone go to the next machine
+    internet.files[STAGE2] = CONTENT[::-1]
+    status, _, errors = download("weights", "stage2_refcocog_umd")
+    assert (status, files_in(weights)) == (2, ["SHA256SUMS"])
+    assert "stage2_refcocog_umd.pth differs from the one in weights/SHA256SUMS" in errors[-1]
+    internet.files[STAGE2] = CONTENT
+    assert download("weights", "stage2_refcocog_umd")[0] == 0
+    assert len((weights / "SHA256SUMS").read_text().splitlines()) == 1
 
 
 def test_a_cut_connection_keeps_what_came_and_an_absent_file_is_named(internet, download):

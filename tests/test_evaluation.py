@@ -1,14 +1,16 @@
 """The evaluator, the metrics and PRMS against the published figures (f, g), and on tiny cases worked out by hand."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from dataset.artifacts import write_mask
 from dataset.datasets import load_splits
-from dataset.samples import EvalPhotos, eval_loader, ground_truth
+from dataset.samples import EvalBatch, EvalPhotos, eval_loader, ground_truth
 from model.evaluation import evaluate, evaluate_masks, responses
-from model.prms import select, select_maps, similarities
+from model.prms import mean_maps, select, select_maps, similarities
 from tests.golden import REFERENCE, difference, figures
 from utils.maps import Responses, at_photo_size
 from utils.metrics import Outcome, evaluate_response, proposal_boxes, summarise
@@ -47,12 +49,13 @@ def test_a_map_of_two_by_two_by_hand():
 
 
 def test_metrics_by_hand():
-    """IoU 1 and 1/4: the mean is 62.5 %, the sums give (2 + 1) / (2 + 4)."""
-    found = summarise([Outcome(0, 0, 2, 2, 2, True, True, 0.6, True), Outcome(0, 1, 1, 4, 0, False, True, 0.2, False)])
+    """IoU 1 and 1/4: the mean is 62.5 %, the sums give (2 + 1) / (2 + 4); of three masks one is empty."""
+    outcomes = [Outcome(0, 0, 2, 2, 2, True, True, 0.6, True), Outcome(0, 1, 1, 4, 3, False, True, 0.2, False)]
+    found = summarise(outcomes)
     assert (found["mIoU"], found["oIoU"], found["P@0.5"], found["P@0.9"]) == (62.5, 50, 50, 50)
     assert (found["PointM"], found["Hit"], found["box_mIoU"], found["box_acc"]) == (50, 100, 40, 50)
-    half = Outcome(0, 0, 1, 2, 1, True, True, 0, True)
-    assert summarise([half])["P@0.5"] == 100  # an IoU equal to the threshold counts
+    assert summarise([Outcome(0, 0, 1, 2, 1, True, True, 0, True)])["P@0.5"] == 100  # equal to the threshold counts
+    assert summarise([*outcomes, Outcome(1, 0, 0, 4, 0, False, False, 0, False)])["empty"] == 33.3333
 
 
 def test_metrics_of_absent_refs_by_hand():
@@ -174,6 +177,17 @@ def test_selection_by_hand():
     assert select(-similarity, torch.tensor([0, 0, 1, 1])).tolist() == [1, 1, 2, 2]
 
 
+def test_mean_maps_by_hand():
+    """Ref 0 has scores 1 and -3, ref 1 has 4: means -1 and 4. Their maps are at least 0."""
+    batch = EvalBatch(
+        torch.zeros(1, 3, 4, 4), torch.zeros(3, 5).long(), torch.zeros(3).long(), torch.tensor([0, 0, 1]), []
+    )
+    scores = torch.tensor([1.0, -3, 4])[:, None, None, None].expand(3, 1, 2, 2)
+    found = mean_maps(batch, Responses(scores, torch.zeros(3, 1, 4, 4)))
+    assert found.scores[:, 0, 0, 0].tolist() == [-1, -1, 4]
+    assert (found.maps[:, 0, 0, 0].tolist(), found.maps.shape) == ([0, 0, 4], (3, 1, 4, 4))
+
+
 def test_stored_masks_have_no_metrics_of_a_maximum(tmp_path):
     """The true masks as pseudo masks: every IoU is 1, and nothing is said about a maximum that they do not have."""
     split = SPLITS["val"]
@@ -189,5 +203,5 @@ def test_stored_masks_have_no_metrics_of_a_maximum(tmp_path):
 
 
 def test_with_a_scorer_all_sentences_of_a_ref_get_one_map(golden_stage1, golden_scorer):
-    for target, maps, _ in responses(golden_stage1, photos_of("test"), CPU, golden_scorer):
+    for target, maps, _ in responses(golden_stage1, photos_of("test"), CPU, partial(select_maps, golden_scorer)):
         assert (maps == maps[:1]).all(), target.reference.name

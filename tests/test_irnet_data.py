@@ -66,7 +66,8 @@ def test_crops_depend_on_nothing_but_seed_epoch_and_name(tmp_path, size):
     photo = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     label = np.random.default_rng(1).integers(0, 2, (40, 50), dtype=np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.png")
-    write_label(tmp_path, "0_1", label)
+    for name in ("0_1", "1_1"):
+        write_label(tmp_path, name, label)
     expected, whole_label = augment(photo, label, size, random.Random("5/1/0_1"))
     refs = [("1_1", tmp_path / "photo.png"), ("0_1", tmp_path / "photo.png")]
     for items in (refs, refs[1:]):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dataset.artifacts import write_label
 from IRNet.affinity import pair_affinity, path_to, search_offsets, shifted
 from IRNet.data import Crops, normalise
 from IRNet.losses import RADIUS, affinity_displacement_losses, pair_losses, sort_pairs
@@ -146,7 +147,8 @@ def test_mean_displacement_by_hand(tmp_path):
     items = [(str(number), tmp_path / f"{number}.png") for number in range(3)]
     for (_, path), colour, height in zip(items, colours, (8, 8, 4), strict=True):
         Image.fromarray(np.tile(colour, (height, 8, 1))).save(path)
-    plain = Crops(items, tmp_path, 8, seed=0, epoch=None)
+        write_label(tmp_path / "labels", path.stem, np.zeros((height, 8)))
+    plain = Crops(items, tmp_path / "labels", 8, seed=0, epoch=None)
     loader = batch_loader(plain, [0, 1, 2], 1, 0)
     found = mean_displacement(lambda photos: EdgeOutput(photos[:, :1], photos[:, :2]), loader, torch.device("cpu"))
     expected = (normalise(colours[None])[0, :, :2] * [[1], [1], [0.5]]).mean(axis=0)

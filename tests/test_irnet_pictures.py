@@ -3,11 +3,10 @@
 import json
 
 import numpy as np
-import torch
 from PIL import Image
 
 from dataset.artifacts import write_map, write_mask
-from IRNet.make_ins_seg import MaskPass, show_pseudo_masks
+from IRNet.make_ins_seg import show_pseudo_masks
 from utils.pictures import VEIL, contact_sheet, heat_overlay, mask_overlay, save_png
 
 
@@ -18,6 +17,10 @@ def test_overlays_by_hand():
     assert heat[0, 1, 0] > heat[0, 1, 2]  # and ends with red
     masked = mask_overlay(photo, np.array([[True, False, False]] * 2))
     assert masked[0, 0].tolist() == [100] * 3 and masked[0, 1].tolist() == [20 + veil for veil in VEIL]
+    larger = np.repeat(np.repeat([[True, False, False]] * 2, 2, axis=0), 2, axis=1)
+    assert (mask_overlay(photo, larger) == masked).all() and (
+        heat_overlay(photo, larger * 1.0)[0] == heat[0, [1, 0, 0]]
+    ).all()
 
 
 def test_contact_sheet_places_every_picture(tmp_path):
@@ -36,8 +39,7 @@ def test_masks_are_counted_and_those_of_another_size_are_not_shown(tmp_path):
         write_mask(tmp_path / "masks", name, np.full(size, name == "0_1"))
     for number, names in enumerate((["0_1"], ["0_1", "1_1"], ["1_1", "2_1"])):
         photos = [(tmp_path / "1.png", names)]
-        masks = MaskPass(photos, tmp_path, tmp_path / "masks", torch.device("cpu"), *[None] * 6)
-        show_pseudo_masks(masks, None, tmp_path / str(number))
+        show_pseudo_masks(photos, tmp_path, None, tmp_path / "masks", tmp_path / str(number))
     summaries = [json.loads((tmp_path / str(number) / "pseudo_masks.json").read_text()) for number in range(3)]
     assert [tuple(summary.values()) for summary in summaries] == [(1, 1, 0, 1), (2, 2, 1, 0.5), (2, 1, 1, 0)]
     assert (tmp_path / "0" / "pseudo_masks.png").read_bytes() == (tmp_path / "1" / "pseudo_masks.png").read_bytes()

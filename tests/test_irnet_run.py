@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from dataset.artifacts import read_label, read_map, read_mask, write_label, write_map, write_names
 from IRNet import cam_to_ir_label, train_irn
 from IRNet.run_sample_refer import build_parser, check, run, start_a_process_per_gpu
-from utils.errors import UserError, WriteError
+from utils.errors import ResumeError, UserError, WriteError
 from utils.files import lock_folder
 
 SCRIPT = Path(__file__).parent.parent / "IRNet" / "run_sample_refer.py"
@@ -85,12 +85,10 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def disks(finished, tmp_path):
-    """A copy with the same times of modification, as --resume compares them, and other folders' names in the stamps."""
+    """A copy elsewhere, and without the times of modification: it can be resumed all the same."""
     moved = copy.copy(finished)
     moved.folder = tmp_path / "copy"
-    shutil.copytree(finished.folder, moved.folder)
-    for stamp in (moved.folder / "work").glob("*.json"):
-        stamp.write_text(stamp.read_text().replace(str(finished.folder), str(moved.folder)))
+    shutil.copytree(finished.folder, moved.folder, copy_function=shutil.copy)
     return moved
 
 
@@ -164,10 +162,17 @@ def test_resume_keeps_what_is_there_and_makes_what_is_missing(disks, capsys):
 )
 def test_resuming_from_something_else_is_refused_by_name(disks, step, change, difference):
     flags = change if isinstance(change, dict) else {}
-    if not flags:
-        os.utime(disks.folder / change, ns=(0, 0))
+    if not flags:  # the same name, size and time with one other bit
+        path, time = disks.folder / change, (disks.folder / change).stat().st_mtime_ns
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        os.utime(path, ns=(time, time))
     before = disks.contents("ir_label", "ins_seg", "work")
-    with pytest.raises(UserError, match=f"it was started with {difference}; run without --resume to start over"):
+    with pytest.raises(
+        UserError if flags else ResumeError,
+        match=f"it was started with {difference}; run without --resume to start over",
+    ):
         disks.run(step, resume=True, **flags)
     assert before == disks.contents("ir_label", "ins_seg", "work")
 
@@ -201,13 +206,40 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(disks, monkeypa
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_training_on_labels_that_do_not_fit_writes_no_checkpoint(tmp_path, workers):
-    disks = Disks(tmp_path, count=2)
+def test_a_training_leaves_out_what_does_not_fit_and_without_anything_else_writes_no_checkpoint(
+    tmp_path, workers, capsys
+):
+    disks = Disks(tmp_path, count=4)
     for name in disks.drawn:
-        write_label(tmp_path / "ir_label", name, np.zeros((4, 5)))
-    with pytest.raises(UserError, match="the IR label of ._0 has another size than its photo"):
+        write_label(tmp_path / "ir_label", name, np.zeros(SIZE if name == "2_1" else (4, 5)))
+    disks.run(TRAINING, num_workers=workers)
+    printed = capsys.readouterr()
+    assert "train_irn: 0_0 refused: its map is 4 x 5, its photo 72 x 96" in printed.err
+    assert printed.err.count("refused") == 3 and (tmp_path / "work" / "x.pth").exists()
+    (tmp_path / "photos" / "1.png").write_bytes((tmp_path / "photos" / "1.png").read_bytes()[:999])
+    with pytest.raises(UserError, match="train_irn: 4 refs were refused; the lines above say why"):
         disks.run(TRAINING, num_workers=workers)
     assert {path.name for path in (tmp_path / "work").iterdir()} == {".lock", "train_irn.json"}
+
+
+def test_photos_that_are_not_quite_of_the_annotated_size_and_large_ones(tmp_path, capsys):
+    """A row less, half the size, and the other way round; labels and masks have the size of the response maps."""
+    disks, photos = Disks(tmp_path, count=6), tmp_path / "photos"
+    disks.add("6_3", "3.png", size=(1200, 1600))
+    for number, size in enumerate([(SIZE[1], SIZE[0] - 1), (SIZE[1] // 2, SIZE[0] // 2), SIZE]):
+        with Image.open(photos / f"{number}.png") as photo:
+            photo.resize(size).save(photos / f"{number}.png")
+    disks.run(*ALL)
+    printed = capsys.readouterr()
+    assert "cam_to_ir_label: 5 made (0 empty), 0 kept, 2 refused" in printed.out
+    assert "make_ins_seg: 5 made (0 empty), 0 kept, 2 refused" in printed.out
+    assert "4_2 refused: its map is 72 x 96, its photo 96 x 72; check --image_root" in printed.err
+    for name in ("0_0", "1_0", "2_1", "3_1", "6_3"):
+        drawn = disks.drawn[name]
+        label, mask = read_label(tmp_path / "ir_label", name), read_mask(tmp_path / "ins_seg", name, drawn.shape)
+        assert label.shape == drawn.shape and ((label == 1) & drawn).sum() / (label == 1).sum() > 0.85
+        parts = json.loads((tmp_path / "ins_seg" / f"{name}.json").read_text())
+        assert (np.any([coco_mask.decode(part["segmentation"]) for part in parts], axis=0) == mask).all()
 
 
 def test_two_processes_with_loader_processes_make_what_one_makes(disks):
@@ -231,7 +263,8 @@ def test_several_gpus_have_a_process_each(monkeypatch):
     monkeypatch.setattr(os, "execv", lambda *words: started.append(words))
     monkeypatch.setattr(sys, "argv", ["IRNet/run_sample_refer.py", "--seed", "1"])
     start_a_process_per_gpu()
-    monkeypatch.setenv("RANK", "0")
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # as torchrun sets them
+        monkeypatch.setenv(name, "0")
     start_a_process_per_gpu()
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3", *sys.argv]
     assert started == [(sys.executable, [sys.executable, *words])]
@@ -258,7 +291,7 @@ def test_bad_files_are_handled_or_named_and_the_rest_is_done(tmp_path):
     environment = {"OMP_NUM_THREADS": "1", "PATH": "/usr/bin"}
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert result.returncode == 0, result.stderr
-    assert "cam_to_ir_label: 8 made (3 empty), 0 kept, 7 refused" in result.stdout
+    assert "cam_to_ir_label: 8 made (4 empty), 0 kept, 7 refused" in result.stdout
     assert "make_ins_seg: 8 made (2 empty), 0 kept, 7 refused" in result.stdout
     refused = [line for line in result.stderr.splitlines() if line.startswith("make_ins_seg")]
     assert [line.split()[1] for line in refused] == [f"100_{number}" for number in range(106, 113)]
@@ -277,15 +310,18 @@ def test_a_file_that_cannot_be_written_ends_the_run(tmp_path, workers):
         disks.run(LABELS, num_workers=workers)
 
 
-def test_refs_that_need_too_much_memory_are_refused_and_if_all_are_the_run_fails(tmp_path, monkeypatch, capsys):
-    def build(photo):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+def out_of_gpu_memory(_):
+    raise torch.OutOfMemoryError("CUDA out of memory")
 
+
+@pytest.mark.parametrize("build", [out_of_gpu_memory, lambda _: torch.empty(1 << 60), lambda _: np.empty(1 << 55)])
+def test_refs_that_need_too_much_memory_are_refused_and_if_all_are_the_run_fails(tmp_path, monkeypatch, capsys, build):
     disks = Disks(tmp_path, count=2)
     monkeypatch.setattr(cam_to_ir_label, "DenseCRF", build)
     with pytest.raises(UserError, match="all 2 refs were refused"):
         disks.run(LABELS)
-    assert "cam_to_ir_label: 1_0 refused: CUDA out of memory" in capsys.readouterr().err
+    assert "cam_to_ir_label: 1_0 refused: " in (told := capsys.readouterr().err)
+    assert told.count("0.png takes more memory than there is") == 2
 
 
 @pytest.mark.parametrize(

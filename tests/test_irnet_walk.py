@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 from IRNet.affinity import pair_affinity
 from IRNet.instances import cluster, connected_parts, find_centroids, instance_seeds, strongest
 from IRNet.make_ins_seg import pseudo_scores
-from IRNet.random_walk import Stencil, random_walk
+from IRNet.random_walk import random_walk, transition
 from tests.golden import figures
 from tests.irnet_helpers import bits, published_order
 from tests.reference.golden_weights import upsample
@@ -61,8 +61,7 @@ def test_walk_keeps_scores_on_maps_of_any_size(size):
     torch.testing.assert_close(equal, torch.ones_like(equal), atol=1e-5, rtol=0)
     scores, edge = torch.rand(2, 2, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     edge = edge[0] / 5
-    stencil = Stencil(edge, beta=10)
-    degree = stencil.degree.view(size[0], stencil.width)[:, : size[1]]
+    degree = transition(edge, beta=10)[1].view(size)
     assert degree.max() > 1.1 or size == (1, 1)
     sums = [(degree * maps).sum(dim=(1, 2)) for maps in (scores * (1 - edge), random_walk(scores, edge))]
     torch.testing.assert_close(*sums, atol=0, rtol=1e-5)
@@ -108,7 +107,7 @@ def test_whole_photo_from_stored_edges_and_displacements(key):
     assert (instances.numpy() == expected[f"{key}.cluster_map"]).all()
     assert instances.max() + 1 == expected[f"{key}.n_instances"]
     response = torch.from_numpy(upsample(expected[f"{key}.cam10"], size))
-    scores = pseudo_scores(response, torch.from_numpy(expected[f"{key}.edge"][0]), instances, 10, 8)
+    (scores,) = pseudo_scores(response[None], torch.from_numpy(expected[f"{key}.edge"][0]), instances, 10, 8)
     np.testing.assert_allclose(scores.amax(0)[::2, ::2], expected[f"{key}.rw_up_max"], atol=1e-3)
     np.testing.assert_allclose(scores.sum(dim=(1, 2)), expected[f"{key}.rw_up_channel_sums"], rtol=1e-3)
     masks = strongest(scores, 0.25)
@@ -136,7 +135,7 @@ def test_centroids_and_clusters_by_hand():
 @pytest.mark.parametrize("edge", [0.0, 1.0])
 def test_nothing_in_gives_nothing_out(edge):
     structure = torch.full((3, 4), edge), torch.zeros(3, 4, dtype=torch.int64)
-    empty = strongest(pseudo_scores(torch.zeros(10, 13), *structure, 10, 8), 0.25)
-    assert empty.shape[1:] == (10, 13) and not empty.any()
-    full = strongest(pseudo_scores(torch.ones(10, 13), *structure, 10, 8), 0.25)
+    responses = torch.stack([torch.zeros(10, 13), torch.ones(10, 13)])
+    empty, full = (strongest(scores, 0.25) for scores in pseudo_scores(responses, *structure, 10, 8))
+    assert empty.shape == full.shape == (1, 10, 13) and not empty.any()
     assert full.all() if edge == 0 else not full.any()  # nothing spreads where edges are everywhere

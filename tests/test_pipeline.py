@@ -19,18 +19,20 @@ from utils.files import write_json
 STEPS = ["untrained", "train_stage1", "stage1", "stage1_train", "stage1_prms_train", "irnet", "pseudo_masks_train"]
 STEPS += ["train_stage2", "stage2"]
 
-# Stands first on the PATH: notes each step instead of running it. Of the scripts around the steps, record_step.py is
-# real; the others, which take seconds to start, are asked in tests of their own.
+# Stands first on the PATH: notes each step instead of running it, and a training whether an earlier one left its state.
 PYTHON = r"""#!/usr/bin/env bash
-case "$*" in
-    *data_set_facts.py\ refcocog\ umd) echo ./data train2014 1 val,test && exit ;;
-    *data_set_facts.py\ jsonl\ -) echo ./data . 0 val && exit ;;
-    *results_table.py*) exit ;;
-    scripts/*) exec "$REAL" "$@" ;;
+set -- "${1#"$ROOT"/}" "${@:2}"
+case $1 in
+    scripts/results_table.py) exit ;;
+    scripts/*) exec "$REAL" "$ROOT/$1" "${@:2}" ;;
 esac
-echo "$*" >>"$FOLDER/ran"
-[[ ! "$*" =~ --work_space\ ([^ ]+) ]] || mkdir -p "${BASH_REMATCH[1]}"
-[[ ! "$*" =~ ^train_.*--output\ ([^ ]+) ]] || install -D /dev/null "${BASH_REMATCH[1]}/ckpt_last.pth"
+state=""
+if [[ "$*" =~ ^train_.*--output\ ([^ ]+) ]]; then
+    [ ! -e "${BASH_REMATCH[1]}/ckpt_last.pth" ] || state=" continues"
+    install -D /dev/null "${BASH_REMATCH[1]}/ckpt_last.pth"
+fi
+echo "$*$state" >>"$FOLDER/ran"
+[[ -z "$REFUSE" || ! "$* " =~ $REFUSE.*--resume ]] || exit 3
 [[ ! "$*" =~ --json\ ([^ ]+) ]] || echo '{"test": {"mIoU": 50.0}}' >"${BASH_REMATCH[1]}"
 [[ -z "$FAIL" || $* != *$FAIL* ]] || exit 7
 if [[ -n "$SLEEP" && $* = *$SLEEP* ]]; then
@@ -44,53 +46,67 @@ fi
 class Stubbed:
     """The pipeline with stand-ins for its steps."""
 
-    def __init__(self, folder):
-        self.folder, self.output = folder, folder / "out"
+    def __init__(self, folder, capsys):
+        self.folder, self.output, self.capsys = folder, folder / "out", capsys
         (folder / "bin").mkdir(parents=True)
         (folder / "bin" / "python").write_text(PYTHON)
         (folder / "bin" / "python").chmod(0o755)
+        (self.output / "metrics").mkdir(parents=True)
+        self.environment = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "ROOT": str(ROOT), "FOLDER": str(folder)}
+        self.environment |= {"REAL": sys.executable, "VIRTUAL_ENV": "active", "FAIL": "", "SLEEP": "", "REFUSE": ""}
 
-    def start(self, *words, data=("refcocog", "umd"), **environment):
-        paths = {"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", "VIRTUAL_ENV": "active"}
-        paths |= {"REAL": sys.executable, "FOLDER": str(self.folder), "FAIL": "", "SLEEP": ""}
+    def start(self, **environment):
+        """In a process of its own, with the output in the folder that it is called from."""
         return subprocess.Popen(
-            ["bash", "scripts/run_pipeline.sh", *data, self.output, *words],
-            cwd=ROOT,
-            env=os.environ | paths | environment,
+            ["bash", ROOT / "scripts" / "run_pipeline.sh", "refcocog", "umd", "out"],
+            cwd=self.folder,
+            env=os.environ | self.environment | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
 
-    def run(self, *words, **more):
-        """Exit status, the commands of the steps that ran, and errors."""
-        process = self.start(*words, **more)
-        _, errors = process.communicate(timeout=120)
+    def run(self, *words, data=("refcocog", "umd"), output=None, **environment):
+        """In this process, which saves the start: exit status, the commands of the steps that ran, and errors."""
+        words = (ROOT / "scripts" / "run_pipeline.py", *data, output or self.output, *words)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            for name, value in (self.environment | environment).items():
+                monkeypatch.setenv(name, value)
+            status, _, errors = run(*words, monkeypatch=monkeypatch, capsys=self.capsys)
         ran = self.folder / "ran"
         lines = ran.read_text().splitlines() if ran.exists() else []
         ran.unlink(missing_ok=True)
-        return process.returncode, lines, errors
+        return status, lines, errors
 
 
 @pytest.fixture
-def pipeline(tmp_path):
-    return Stubbed(tmp_path)
+def pipeline(tmp_path, capsys):
+    return Stubbed(tmp_path, capsys)
+
+
+def scripts(lines):
+    return [line.split()[0] for line in lines]
 
 
 def test_steps_run_in_order_and_once(pipeline):
-    status, ran, errors = pipeline.run("--splits", "test", "--common", "--backbone toy", "--scorer=toy")
+    words = ("--splits", "test", "--common", "--model_ema", "--scorer=toy")  # flags that begin with a dash
+    status, ran, errors = pipeline.run(*words)
     assert status == 0, errors
-    scripts = ["validate.py", "train_stage1.py", *["validate.py"] * 3, "IRNet/run_sample_refer.py"]
-    assert [line.split()[0] for line in ran] == [*scripts, "validate.py", "train_stage2.py", "validate.py"]
-    assert all("--dataset refcocog --refer_data_root ./data --splitBy umd --backbone toy" in line for line in ran[:5])
+    after = ["IRNet/run_sample_refer.py", "validate.py", "train_stage2.py", "validate.py"]
+    assert scripts(ran) == ["validate.py", "train_stage1.py", *["validate.py"] * 3, *after]
+    assert all("--dataset refcocog --refer_data_root ./data --splitBy umd --model_ema" in line for line in ran[:5])
     assert [line.endswith("--scorer toy") for line in ran].count(True) == 2  # stage 1 and PRMS
     assert "--test_split val --output" in ran[1]  # the best epoch is not chosen on test
+    assert [line.endswith("/ins_seg --skip_missing") for line in ran].count(True) == 2
     results = json.loads((pipeline.output / "results.json").read_text())
     assert list(results) == STEPS
     assert results["stage2"].keys() == {"mIoU", "seconds", "peak_mb"}
     assert results["irnet"].keys() == {"seconds", "peak_mb"}
-    assert pipeline.run("--splits", "test", "--common", "--backbone toy", "--scorer=toy")[:2] == (0, [])
+    assert pipeline.run(*words)[:2] == (0, [])
+    shutil.copytree(pipeline.output, copied := pipeline.folder / "elsewhere", copy_function=shutil.copyfile)
+    assert pipeline.run(*words, output=copied)[:2] == (0, [])
+    assert list(json.loads((copied / "results.json").read_text())) == STEPS
 
 
 def test_a_changed_command_runs_again_with_all_that_depends_on_it(pipeline):
@@ -99,15 +115,15 @@ def test_a_changed_command_runs_again_with_all_that_depends_on_it(pipeline):
     changed = ("--irnet", f"--beta 'a b' {never}", "--splits")
     status, ran, _ = pipeline.run(*changed, "test", FAIL="pseudo_path")
     assert status == 2
-    assert [line.split()[0] for line in ran] == ["IRNet/run_sample_refer.py", "validate.py"]
-    assert ran[0].endswith(f"--beta a b {never}") and "--resume" not in ran[0]
+    assert scripts(ran) == ["IRNet/run_sample_refer.py", "validate.py"]
+    assert ran[0].endswith(f"--beta a b {never}")
     assert not (pipeline.folder / "x").exists()
     assert "stage2" not in json.loads((pipeline.output / "results.json").read_text())  # it is of other pseudo masks
     _, ran, _ = pipeline.run(*changed, "test")
-    assert [line.split()[0] for line in ran] == ["validate.py", "train_stage2.py", "validate.py"]
-    assert "--resume" not in ran[1]
+    assert scripts(ran) == ["validate.py", "train_stage2.py", "validate.py"]
+    assert ran[1].endswith("--skip_missing")  # neither resumed, nor is the earlier training left to be resumed later
     _, ran, _ = pipeline.run(*changed, "val,test")
-    assert [line.split()[0] for line in ran] == ["validate.py"] * 3  # trainings do not depend on what is evaluated
+    assert scripts(ran) == ["validate.py"] * 3  # trainings do not depend on what is evaluated
 
 
 @pytest.mark.parametrize("step", ["train_stage1", "IRNet", "train_stage2"])
@@ -116,17 +132,28 @@ def test_an_interrupted_step_resumes_only_what_it_began(step, pipeline):
     assert pipeline.run(*words)[0] == 0
     changed = (*words, "--common", "--size 96", "--irnet", "--beta 3")
     status, ran, errors = pipeline.run(*changed, FAIL=step)
-    assert (status, "--resume" in ran[-1]) == (2, False)  # of the run before, with other flags
+    assert (status, "--resume" in ran[-1], "continues" in ran[-1]) == (2, False, False)  # of the run before
     assert "ended with status 7" in errors
     _, ran, _ = pipeline.run(*changed)
-    assert ran[0].startswith(step) and ran[0].endswith("--resume")
+    assert ran[0].startswith(step) and "--resume" in ran[0]
     assert not any("--resume" in line for line in ran[1:])
+
+
+@pytest.mark.parametrize("step", ["train_stage1", "IRNet", "train_stage2"])
+def test_a_step_that_cannot_be_resumed_starts_over_once(step, pipeline):
+    pipeline.run(FAIL=step)
+    status, ran, _ = pipeline.run(FAIL=step)
+    assert (status, len(ran)) == (2, 1)  # another mistake: nothing is thrown away
+    status, ran, _ = pipeline.run(REFUSE=step)
+    command, resume, _ = ran[0].partition(" --resume")
+    assert (status, resume, ran[1]) == (0, " --resume", command)
+    assert [line.startswith(step) for line in ran].count(True) == 2
 
 
 def test_what_applies_without_any_mask(pipeline):
     _, ran, _ = pipeline.run("--splits", "none", data=("jsonl", "-"))
     names = ["train_stage1.py", "validate.py", "IRNet/run_sample_refer.py", "train_stage2.py"]
-    assert [line.split()[0] for line in ran] == names
+    assert scripts(ran) == names
     assert "--test_split none" in ran[0] and "--test_split none" in ran[-1]
     _, ran, _ = pipeline.run(data=("jsonl", "-"))
     assert not any("--pseudo_path" in line for line in ran if line.startswith("validate"))
@@ -135,17 +162,17 @@ def test_what_applies_without_any_mask(pipeline):
 @pytest.mark.parametrize(
     ("split_by", "words", "message"),
     [
-        ("umd", ("--only", "stage1,stage3"), "there is no step 'stage3'; known are untrained train_stage1"),
-        ("umd", ("--mirror", "x"), "unknown argument '--mirror'"),
-        ("umd", ("--only",), "--only needs a value"),
+        ("umd", ("--only", "stage1,stage3"), "there is no step 'stage3'; known are untrained, train_stage1"),
+        ("umd", ("--mirror", "x"), "unrecognized arguments: --mirror x"),
+        ("umd", ("--only",), "--only: expected one argument"),
         ("umd", ("--irnet", "it's"), "cannot read the flags"),
-        ("umd", ("one", "more"), "give DATASET SPLIT_BY [OUTPUT]"),
+        ("umd", ("one", "more"), "unrecognized arguments: one more"),
         ("unc", (), "refcocog is not split by 'unc'"),
     ],
 )
 def test_mistakes_are_one_line(split_by, words, message, pipeline):
     status, ran, errors = pipeline.run(*words, data=("refcocog", split_by))
-    assert (status, ran, message in errors.splitlines()[-1]) == (2, [], True)
+    assert (status, ran, message in errors, errors.count("\n")) == (2, [], True, 1)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +190,7 @@ def test_a_signal_reaches_the_step_and_nothing_is_left(kind, send, status, pipel
     send(process.pid, kind)
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, (pipeline.folder / "saved").exists()) == (status, True)
-    assert errors.splitlines()[-1] == "run_pipeline.sh: interrupted in the step irnet; the same command resumes there"
+    assert errors == "run_pipeline.py: interrupted in the step irnet; the same command resumes there\n"
     with pytest.raises(ProcessLookupError):
         os.kill(int((pipeline.folder / "pid").read_text()), 0)
     assert pipeline.run()[1][0].endswith("--resume")
@@ -171,14 +198,16 @@ def test_a_signal_reaches_the_step_and_nothing_is_left(kind, send, status, pipel
 
 @pytest.fixture
 def script(tmp_path):
-    """Runs a script of a copy of scripts/ in which `python` and the pipeline only print what they were given."""
-    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
-    with (tmp_path / "scripts" / "environment.sh").open("a") as environment:
-        environment.write('need_environment() { :; }\npython() { echo "python $*"; }\n')
-    (tmp_path / "scripts" / "run_pipeline.sh").write_text('echo "pipeline $*"\n')
+    """Runs a script from another folder: one of a copy, where `python` and the pipeline only print what they get."""
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT / "scripts", clone / "scripts")
+    with (clone / "scripts" / "environment.sh").open("a") as environment:
+        environment.write('need_environment() { :; }\npython() { echo "python ${1/#"$REPOSITORY"/CLONE}" "${@:2}"; }\n')
+    (clone / "scripts" / "run_pipeline.sh").write_text('echo "pipeline $*"\n')
 
     def run(name, *words):
-        done = subprocess.run(["bash", tmp_path / "scripts" / name, *words], capture_output=True, text=True, timeout=60)
+        command = ["bash", clone / "scripts" / name, *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         return done.returncode, done.stdout.splitlines(), done.stderr
 
     return run
@@ -203,17 +232,23 @@ def test_validation_is_of_the_published_checkpoints(words, file, data, script, t
     assert (status, errors) == (0, "")
     name = "validate_referit.py" if "referit" in words else "validate.py"
     flags = f"--max_query_len 20 --resume --pretrain weights/{file}.pth --eval --batch_size 8"
-    assert command == f"python {name} --batch_size 1 --size 320 {data} {flags}"
+    assert command == f"python CLONE/{name} --batch_size 1 --size 320 {data} {flags}"
 
 
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        ("validate_stage2.sh refcocog umd weights/ckpt.pth", ["--pretrain weights/ckpt.pth --eval"]),
-        ("train_stage1.sh", ["--output ./weights/refcocog_umd --board_folder ./output/board"]),
+        (
+            "validate_stage2.sh refcocog umd weights/ckpt.pth",
+            ["python CLONE/validate.py", "--pretrain weights/ckpt.pth --eval"],
+        ),
+        (
+            "train_stage1.sh",
+            ["python CLONE/train_stage1.py", "--output ./weights/refcocog_umd --board_folder ./output/board"],
+        ),
         ("train_stage2.sh refcoco unc --lr 1e-4", ["--dataset refcoco --splitBy unc", "--lr 1e-4"]),
         ("train_stage2.sh refcoco unc", ["output/refcoco_unc/ins_seg --output ./weights/stage2/pseudo_refcoco_unc"]),
-        ("make_pseudo_masks.sh refcocog umd", ["--ins_seg_out_dir output/refcocog_umd/ins_seg", "data/train2014"]),
+        ("make_pseudo_masks.sh refcocog umd", ["python CLONE/IRNet/run_sample_refer.py", " data/train2014"]),
         ("make_pseudo_masks.sh referit -", ["--train_list output/referit/referit_train_names.json", "referit/images"]),
         ("make_pseudo_masks.sh jsonl - --image_root mine", ["--cam_out_dir output/jsonl/cam", "--image_root mine"]),
     ],
@@ -228,11 +263,11 @@ def test_the_published_scripts_find_the_files_of_a_data_set(words, parts, script
 def test_seeds_and_ablation_run_the_pipeline_several_times(script):
     _, printed, _ = script("seeds.sh", "0", "2")
     assert [line.split()[3] for line in printed if line.startswith("pipeline")] == ["output/toy", "output/toy_seed2"]
-    assert printed[-1] == "python scripts/results_table.py --mean output/toy output/toy_seed2"
+    assert printed[-1] == "python CLONE/scripts/results_table.py --mean output/toy output/toy_seed2"
     _, printed, _ = script("ablation.sh", "refcoco", "unc", "out", "--scorer", "toy")
     assert [line.split()[3] for line in printed[:-1]] == ["out/classification", "out/calibration", "out/whole"]
     assert all("--scorer toy --stage1" in line for line in printed[:-1])
-    assert printed[-1] == "python scripts/results_table.py out/classification out/calibration out/whole"
+    assert printed[-1] == "python CLONE/scripts/results_table.py out/classification out/calibration out/whole"
 
 
 @pytest.mark.parametrize("name", ["ablation", "quickstart", "seeds", "test", "train_stage1", "validate_stage2"])
@@ -268,7 +303,7 @@ def test_from_photos_to_metrics_and_again_after_a_kill(tmp_path, monkeypatch, ca
     lines = [{"image": photo, "sentences": [f"the {word} one", word]} for photo in photos for word in "ab"]
     (toy / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
     for data, splits in ((("jsonl", "-"), "none"), (("refcocog", "umd"), "test")):
-        pipeline = Stubbed(tmp_path / data[0])
+        pipeline = Stubbed(tmp_path / data[0], capsys)
         _, commands, errors = pipeline.run("--data_root", toy, "--splits", splits, *FLAGS, data=data)
         assert len(commands) == {"none": 4, "test": len(STEPS)}[splits], errors
         for command in commands:

@@ -10,7 +10,15 @@ from clip import tokenize
 from dataset.artifacts import write_mask
 from dataset.datasets import load_splits
 from dataset.references import ABSENT, Reference, Split
-from dataset.samples import EvalPhotos, TrainSamples, eval_loader, start_epoch, train_loader, with_pseudo_masks
+from dataset.samples import (
+    EvalPhotos,
+    TrainSamples,
+    eval_loader,
+    smallest_batch,
+    start_epoch,
+    train_loader,
+    with_pseudo_masks,
+)
 from tests.golden import REFERENCE, figures
 from utils.errors import UserError
 
@@ -115,6 +123,14 @@ def test_processes_share_out_the_refs(monkeypatch):
     assert len(seen) == 9  # as DistributedSampler does: 7 refs, filled up to a multiple of 3
 
 
+@pytest.mark.parametrize(("processes", "batch_size", "smallest"), [(1, 4, 3), (2, 4, 4), (2, 3, 1), (2, 9, 4)])
+def test_the_smallest_batch_is_that_of_a_process(processes, batch_size, smallest, monkeypatch):
+    """One process has all 7 refs, in batches of 4 and 3; of two each has 4, since one ref is taken twice."""
+    monkeypatch.setattr("dataset.samples.world_size", lambda: processes)
+    loader = train_loader(TrainSamples(SPLITS["train"], 32, 20, seed=0), batch_size, seed=0, workers=0)
+    assert smallest_batch(loader) == smallest == min(len(batch["ref_id"]) for batch in loader)
+
+
 def test_pseudo_masks_are_read_as_published(tmp_path):
     split = SPLITS["train"]
     for reference in split.references:
@@ -129,13 +145,17 @@ def test_pseudo_masks_are_read_as_published(tmp_path):
             assert mask.sum() == FIGURES[f"train.pseudo.{index}.sum"]
 
 
-def test_refs_without_pseudo_mask_or_with_one_of_another_photo(tmp_path):
+def test_refs_without_pseudo_mask_or_with_one_of_another_photo(tmp_path, capsys):
     split = SPLITS["train"]
     for reference in split.references[2:]:
         write_mask(tmp_path, reference.name, np.ones(reference.size, bool))
-    with pytest.raises(UserError, match="2 of 7 refs have no pseudo mask in .*--skip_missing"):
+    names = ", ".join(reference.name for reference in split.references[:2])
+    with pytest.raises(UserError, match=rf"2 of 7 refs have no pseudo mask in .* \({names}\); .*--skip_missing"):
         with_pseudo_masks(split, tmp_path, skip_missing=False)
     kept = with_pseudo_masks(split, tmp_path, skip_missing=True)
+    assert capsys.readouterr().out == f"pseudo masks: 5 of 7 refs of train, in {tmp_path}, not {names}\n"
+    with pytest.raises(UserError, match="7 of 7 refs have no pseudo mask in .*; check --pseudo_path"):
+        with_pseudo_masks(split, tmp_path / "elsewhere", skip_missing=True)
     assert [r.name for r in kept.references] == [r.name for r in split.references[2:]]
     assert TrainSamples(kept, 32, 20, seed=0, pseudo_masks=tmp_path)[0]["mask"].mean() == 1
     write_mask(tmp_path, split.references[0].name, np.ones((4, 6), bool))

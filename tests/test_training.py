@@ -1,6 +1,7 @@
 """The training loop on a network small enough to know what it must do."""
 
 from argparse import Namespace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,12 +11,14 @@ from torch.utils.data import DataLoader
 from clip import build_clip
 from dataset.datasets import load_splits
 from dataset.samples import TrainSamples, start_epoch, train_loader
+from model.build import Architecture, build_network
 from model.scorer import Scorer
-from model.training import validation_loaders
+from model.training import finish_epoch, validation_loaders
 from utils.checkpoint import load_checkpoint, require_settings, restore, save_training
 from utils.distributed import data_parallel
 from utils.engine import Criterion, Precision, steps_per_epoch, train_one_epoch
-from utils.errors import UserError
+from utils.errors import ResumeError, UserError
+from utils.log import TrainingLog
 from utils.options import Parser, add_training_options
 
 CPU = torch.device("cpu")
@@ -124,6 +127,19 @@ def test_validation_takes_few_photos_whatever_the_training_batch(world):
     assert sizes == [4, 8]
 
 
+def test_an_epoch_is_kept_and_an_empty_split_named_whatever_happens_to_the_picture(world, tmp_path, capsys):
+    """The photos are gone."""
+    network = build_network(1, Architecture("toy", 8), pretrained=False)
+    split = replace(load_splits("refcocog", world, "umd", ["val"])["val"], image_root=tmp_path / "gone")
+    args = Namespace(output=tmp_path, test_split=["val"], epochs=1, size=64, max_query_len=20)
+    history = [{"epoch": 1, "loss": 0.5, "val/mIoU": 0.0, "val/Hit": 0.0, "val/empty": 95.0, "seconds": 1}]
+    finish_epoch(args, network, {}, history, {"val": split}, TrainingLog(tmp_path, None, {}), 1)
+    assert {file.name for file in tmp_path.iterdir()} == {"ckpt.pth", "ckpt_hit.pth", "ckpt_last.pth", "log.jsonl"}
+    printed = capsys.readouterr()
+    assert "warning: 95 % of the masks predicted on val are empty; look at" in printed.out
+    assert f"warning: {tmp_path}/examples.png cannot be drawn: the photo {tmp_path}/gone" in printed.err
+
+
 def test_every_ref_is_seen_once_in_an_epoch_in_an_order_of_its_own(world):
     split = load_splits("refcocog", world, "umd", ["train"])["train"]
     loader = train_loader(TrainSamples(split, 64, 20, seed=3), batch_size=4, seed=3, workers=0)
@@ -174,7 +190,7 @@ def test_a_hostile_last_checkpoint_is_refused(value, saved):
         {"training": {"optimizer": value}},
         *({"history": lines} for lines in history),
     ):
-        with pytest.raises(UserError, match=r"x/ckpt_last.pth is damaged \(.*\); train without --resume"):
+        with pytest.raises(ResumeError, match=r"x/ckpt_last.pth is damaged \(.*\); train without --resume"):
             restore(last | changed, {"optimizer": optimizer}, "x")
 
 

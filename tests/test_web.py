@@ -1,5 +1,6 @@
 """The demo's page, asked by Gradio's own client, and used in a real browser where there is one."""
 
+import os
 import shutil
 import sys
 from urllib.error import HTTPError
@@ -41,10 +42,17 @@ EXPECTED = SEGMENTER.respond(red_square(), ["x"])[0]  # float32 (48, 64)
 
 @pytest.fixture(scope="module")
 def url():
+    """The page of a machine behind a proxy, which knows nothing of the page."""
     pytest.importorskip("gradio", reason="needs requirements-web.txt")
-    page = demo.launch(SEGMENTER, port=0)
-    yield page.local_url
-    page.close()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("http_proxy", "all_proxy", "GRADIO_TEMP_DIR"):
+            patch.setenv(name, "http://127.0.0.1:9")
+        patch.delenv("no_proxy", raising=False)
+        patch.setenv("NO_PROXY", "site.example")
+        page = demo.launch(SEGMENTER, port=0)
+        assert os.environ["no_proxy"] == "site.example,127.0.0.1,localhost"
+        yield page.local_url
+        page.close()
 
 
 @pytest.fixture
@@ -92,9 +100,28 @@ def test_a_photo_and_sentences_give_pictures_and_masks(url, photo):
             page.predict(*missing, 0.5, api_name="/segment")
 
 
-def test_a_port_that_is_taken(url, trained, script):
+def test_what_is_no_photo_is_refused_in_the_command_lines_words(url, tmp_path):
+    client = pytest.importorskip("gradio_client")
+    page = client.Client(url, verbose=False)
+    Image.fromarray(np.full((9, 9), 300, np.uint16)).save(tmp_path / "deep.png")
+    (tmp_path / "page.jpg").write_text("<html>")
+    refusals = {"deep.png": "has more than 8 bits per channel", "page.jpg": "cannot be decoded"}
+    for file, words in refusals.items():
+        with pytest.raises(Exception, match=f"^the photo {file} {words}"):
+            page.predict(client.handle_file(str(tmp_path / file)), "x", 0.5, api_name="/segment")
+
+
+def test_the_page_survives_that_its_temporary_folder_is_swept_away(url, photo):
+    client = pytest.importorskip("gradio_client")
+    page = client.Client(url, verbose=False)
+    shutil.rmtree(os.environ["GRADIO_TEMP_DIR"])
+    _, files = page.predict(client.handle_file(str(photo)), "the red one", 0.5, api_name="/segment")
+    assert (mask_in(files[0]) == 255 * (EXPECTED > 0.5)).all()
+
+
+def test_a_port_that_is_taken(url, script):
     port = url.rstrip("/").rsplit(":", 1)[1]
-    status, _, errors = script("demo.py", "--web", "--port", port, "--pretrain", trained[0] / "ckpt.pth")
+    status, _, errors = script("demo.py", "--web", "--port", port, "--pretrain", "absent.pth")
     assert (status, errors) == (2, f"demo.py: port {port} cannot be used; choose another --port\n")
 
 

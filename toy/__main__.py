@@ -2,14 +2,16 @@
 
 python -m toy --output data/toy
 python -m toy --output data/toy_referit --layout referit
+python -m toy --output data/toy_absent --layout grefcoco     # with sentences of two objects, and of what is not there
 """
+
+from utils.start import run_script
 
 import argparse
 from pathlib import Path
 
 from toy.layouts import LAYOUTS
 from toy.photos import make_photos
-from utils.errors import run_script
 from utils.options import Parser, non_negative_int, positive_int
 
 

@@ -6,6 +6,8 @@ They are the toy CLIP's backbone and scorer (clip.pt) and the ResNet of IRNet (r
 weights on the same machine. Training uses no mask and no box, and none of the scenes that `python -m toy` draws.
 """
 
+from utils.start import run_script
+
 import argparse
 import math
 from collections.abc import Callable
@@ -30,7 +32,6 @@ from toy.photos import Photo, make_photo
 from toy.scenes import COLOURS, SHAPES
 from toy.views import ToyViews, collate, collate_classes, vocabulary_rows
 from utils.checkpoint import save_checkpoint
-from utils.errors import run_script
 from utils.options import Parser, non_negative_int, positive_int
 
 WORLD = 900_001  # the seed of the scenes; no toy world should use it
@@ -185,7 +186,7 @@ def save_networks(folder: Path, models: dict[str, open_clip.CLIP], classifier: C
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser(__doc__.splitlines()[0], "bash scripts/make_toy_clip.sh")
+    parser = Parser(__doc__, "bash scripts/make_toy_clip.sh")
     parser.add_argument("--output", type=Path, default=TOY, help="folder to write clip.pt and resnet.pt to")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="seed of the weights and of the views")
     parser.add_argument("--photos", type=positive_int, default=3000, help="number of scenes to train on")
@@ -205,4 +206,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, lasting=True)

@@ -8,6 +8,8 @@ true sentence has a larger score, and the share whose score is below the limit t
 the true ones the share whose score is not (T_acc).
 """
 
+from utils.start import run_script
+
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,6 @@ from dataset.datasets import load_splits
 from dataset.samples import EvalPhotos, eval_loader
 from model.build import absence_limit, load_network
 from model.evaluation import evaluate
-from utils.errors import run_script
 from utils.files import read_json
 from utils.options import Parser
 

@@ -7,6 +7,8 @@ colour, or both. It also says how far apart the cosines of true and false senten
 measures the accuracy of a linear probe, least squares on the mean of their last features.
 """
 
+from utils.start import run_script
+
 import argparse
 from collections.abc import Callable
 
@@ -22,7 +24,6 @@ from toy.make_clip import BACKBONE, GAIN, SCORER, WORLD
 from toy.photos import Photo, make_photo
 from toy.scenes import COLOURS, SHAPES
 from toy.views import CAPTION_LENGTH, ToyViews, View, collate_classes
-from utils.errors import run_script
 from utils.options import Parser, positive_int
 
 CLOSE_UPS, FOCUSED = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)  # shares for `ToyViews`
@@ -89,7 +90,7 @@ def probe(train: tuple[torch.Tensor, torch.Tensor], test: tuple[torch.Tensor, to
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser(__doc__.splitlines()[0], "python -m toy.measure_clip", prog="toy.measure_clip")
+    parser = Parser(__doc__, "python -m toy.measure_clip", prog="toy.measure_clip")
     parser.add_argument("--scorer", default=SCORER, help="CLIP to measure: NAME or NAME=FILE")
     parser.add_argument("--scenes", type=positive_int, default=600, help="number of scenes, and of views of each kind")
     return parser.parse_args()

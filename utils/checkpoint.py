@@ -4,22 +4,33 @@ A training leaves three in its folder: `ckpt_last.pth`, from which it can be res
 epochs, `ckpt.pth` by mIoU and `ckpt_hit.pth` by Hit.
 """
 
+import io
 import re
+import sys
 import warnings
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from utils.errors import UserError, reason, shown
+from utils.distributed import is_main
+from utils.errors import ResumeError, UserError, reason, shown
 from utils.files import atomic_write
 
 LAST = "ckpt_last.pth"
 BEST = {"ckpt.pth": "mIoU", "ckpt_hit.pth": "Hit"}
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # those of 8 bits have no `isfinite`
+
+# What other trainings store beside their network: their flags and best metrics. Nothing here reads them.
+HARMLESS = ["argparse.Namespace", "types.SimpleNamespace", "datetime.datetime", "datetime.timedelta"]
+HARMLESS += ["numpy.dtype", "numpy.ndarray"]
+HARMLESS += [f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")]
+HARMLESS += [f"pathlib.{name}" for name in ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")]
 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
@@ -34,12 +45,37 @@ def find_checkpoint(folder: str | Path, name: str) -> Path:
     return Path(name) if Path(name).is_file() and not inside.is_file() else inside
 
 
+class _Inert:
+    """In the place of an object that is neither tensor nor plain value: keeps its state, and runs nothing."""
+
+    state: Any = None
+
+    def __init__(self, *parts: Any):
+        """`parts`: what the object was to be made from."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def tensors(self, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+        """The tensors of a TorchScript module and of those in it, by the names that its `state_dict` gives them."""
+        inside, self.state = self.state, None  # once: a hostile file's could contain itself
+        for name, value in inside.items() if isinstance(inside, dict) else ():
+            if isinstance(value, _Inert):
+                yield from value.tensors(f"{prefix}{name}.")
+            elif isinstance(value, torch.Tensor):
+                yield prefix + name, value
+
+
 def load_checkpoint(path: str | Path, hint: str) -> dict[str, Any]:
-    """The dictionary in a checkpoint, its tensors on the CPU; UserError with `hint` where it cannot be read."""
+    """The dictionary in a checkpoint, its tensors on the CPU; UserError with `hint` where it cannot be read.
+
+    A file of torch, of safetensors or of TorchScript (OpenAI's own), whose code is left out. What is `HARMLESS` is
+    accepted without its value.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of what it then refuses
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = _read(Path(path))
     except FileNotFoundError:
         raise UserError(f"the checkpoint {path} does not exist; {hint}") from None
     except OSError as error:
@@ -48,11 +84,53 @@ def load_checkpoint(path: str | Path, hint: str) -> dict[str, Any]:
         # torch's own message advises loading the file without any check; only the name is taken from it.
         imported = re.search(r"GLOBAL ([\w.]+)", str(error))
         if imported:
-            raise UserError(f"the checkpoint {path} tries to import {imported[1]}; use a trusted file") from None
+            problem = f"the checkpoint {path} tries to import {imported[1]}"
+            raise UserError(f"{problem}; use a trusted file, saved from a state_dict()") from None
         raise UserError(f"the checkpoint {path} is damaged, or holds more than tensors; {hint}") from None
     if not isinstance(content, dict):
         raise UserError(f"the checkpoint {path} does not hold a dictionary; {hint}")
     return content
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    source, names = path, HARMLESS
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                source, modules = _without_code(archive, path.stat().st_size)
+                names = HARMLESS + modules
+    with torch.serialization.safe_globals([(_Inert, name) for name in names]):
+        content = torch.load(source, map_location="cpu", weights_only=True)
+    return dict(content.tensors()) if isinstance(content, _Inert) else content
+
+
+def _without_code(archive: zipfile.ZipFile, size: int) -> tuple[io.BytesIO, list[str]]:
+    """A TorchScript archive of `size` bytes as `torch.save` would have written it, and the names of its classes."""
+    wanted = re.compile(r".*/(data(\.pkl|/\d+)|version|byteorder)")
+    data = [entry for entry in archive.infolist() if wanted.fullmatch(entry.filename)]
+    if sum(entry.file_size for entry in data) > size:
+        raise ValueError("it unpacks to more than it is")
+    classes: list[tuple[bytes, bytes]] = []
+    with zipfile.ZipFile(copy := io.BytesIO(), "w") as plain:
+        for entry in data:
+            content = archive.read(entry)
+            plain.writestr(entry.filename, content)
+            if entry.filename.endswith("/data.pkl"):
+                classes = re.findall(rb"c(__torch__[\w.]*|torch\.jit\._pickle)\n(\w+)\n", content)
+    copy.seek(0)
+    return copy, [b".".join(name).decode() for name in classes]
+
+
+def parameters(content: Mapping[str, Any], file: str | Path, hint: str) -> dict[str, Any]:
+    """The parameters by name that a checkpoint's dictionary holds or is; UserError with `hint` where there are none."""
+    state = next((content[key] for key in ("model", "state_dict") if key in content), content)
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        state = {}
+    if not any(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"{file} does not hold a network; {hint}")
+    return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 def save_training(
@@ -82,7 +160,7 @@ def require_settings(last: Mapping[str, Any], settings: dict[str, Any], folder: 
     """UserError, naming the differences, where a training is to be resumed with other settings than it began with."""
     before = last.get("settings")
     if not isinstance(before, dict):
-        raise UserError(f"{Path(folder) / LAST} does not hold a training to resume; train without --resume")
+        raise ResumeError(f"{Path(folder) / LAST} does not hold a training to resume; train without --resume")
     changed = []
     for name, new in settings.items():
         old = before.get(name)
@@ -107,18 +185,19 @@ def restore(last: Mapping[str, Any] | None, parts: Mapping[str, Any], folder: st
         return history
     except Exception as error:  # a damaged or hostile file can raise almost anything
         problem = f"{type(error).__name__}: {reason(error)}"
-        raise UserError(f"{Path(folder) / LAST} is damaged ({problem}); train without --resume") from None
+        raise ResumeError(f"{Path(folder) / LAST} is damaged ({problem}); train without --resume") from None
 
 
 def fill(network: nn.Module, state: Mapping[str, Any], file: str | Path, hint: str) -> None:
-    """Load the tensors of a checkpoint into a network; UserError that names the first one that does not fit."""
+    """Load the tensors of a checkpoint into a network; UserError that names the first one that is missing or unfit.
+
+    Those that the network does not have are left out, with a warning.
+    """
     expected = network.state_dict()
-    for name in sorted(expected.keys() | state.keys(), key=str):
-        own, stored = expected.get(name), state.get(name)
+    for name, own in sorted(expected.items()):
+        stored = state.get(name)
         if stored is None:
             problem = f"lacks {name}"
-        elif own is None:
-            problem = f"has {shown(name)}, which this network does not have"
         elif not isinstance(stored, torch.Tensor) or (
             (stored.layout, stored.device.type, stored.is_nested) != (torch.strided, "cpu", False)
         ):
@@ -132,4 +211,8 @@ def fill(network: nn.Module, state: Mapping[str, Any], file: str | Path, hint: s
         else:
             continue
         raise UserError(f"{file} {problem}; {hint}")
-    network.load_state_dict(state)
+    network.load_state_dict({name: state[name] for name in expected})
+    more = [shown(name) for name in state if name not in expected]
+    if more and is_main():
+        names = ", ".join(more[:3]) + (", ..." if len(more) > 3 else "")
+        print(f"warning: {file} has {len(more)} parameters that this network does not have: {names}", file=sys.stderr)

@@ -20,13 +20,22 @@ from torch.nn.parallel import DistributedDataParallel
 Item = TypeVar("Item")
 
 
+def started_in_a_group() -> bool:
+    """Whether the environment is one of torchrun's. Job systems set some of its variables for reasons of their own."""
+    return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+
+
+def _of_group(variable: str, alone: int) -> int:
+    return int(os.environ.get(variable, alone)) if started_in_a_group() else alone
+
+
 def init_processes() -> torch.device:
     """Join the process group that torchrun started, if any; returns this process's device."""
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        device = torch.device("cuda", _of_group("LOCAL_RANK", alone=0))
         torch.cuda.set_device(device)
-    if "RANK" in os.environ and not dist.is_initialized():
+    if started_in_a_group() and not dist.is_initialized():
         # Processes that share out hours of work finish minutes apart: longer than NCCL's own time-out.
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=1))
         atexit.register(_leave)
@@ -75,7 +84,7 @@ def shard(items: Sequence[Item]) -> list[Item]:
 
 def usable_cores() -> int:
     """This process's share of the machine's cores."""
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return max(1, len(os.sched_getaffinity(0)) // _of_group("LOCAL_WORLD_SIZE", alone=1))
 
 
 def data_parallel(network: nn.Module, device: torch.device, compiled: bool = False) -> nn.Module:

@@ -1,22 +1,38 @@
 """Mistakes of the user, reported in one line.
 
 Whoever finds something wrong with what comes from outside raises `UserError` with a sentence that names the thing and
-says what to do. A script wraps its `main` in `run_script`, which prints that sentence and exits with status 2.
+says what to do. `utils.start.run_script` prints that sentence and exits with its status.
 """
 
 import reprlib
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
 class UserError(Exception):
     """One sentence for the user: what is wrong with which thing, and what to do about it."""
 
+    status = 2  # with which the script exits
+
 
 class WriteError(UserError):
     """A file could not be written. The next one cannot either, so nobody should carry on after it."""
+
+
+class ResumeError(UserError):
+    """What an interrupted run left cannot be continued. A status of its own tells the pipeline to start over."""
+
+    status = 3
+
+
+@contextmanager
+def resuming() -> Iterator[None]:
+    """A UserError inside says that what an interrupted run left cannot be continued."""
+    try:
+        yield
+    except UserError as error:
+        raise ResumeError(str(error)) from error
 
 
 def one_line(error: BaseException | str) -> str:
@@ -24,8 +40,13 @@ def one_line(error: BaseException | str) -> str:
 
     Without line breaks and control characters: names in a hostile file must not steer the terminal.
     """
-    message = str(error).rsplit(f"{UserError.__name__}: ", 1)[-1].strip()
+    message = as_unicode(str(error)).rsplit(f"{UserError.__name__}: ", 1)[-1].strip()
     return "".join(character if character.isprintable() else " " for character in message)
+
+
+def as_unicode(text: str) -> str:
+    """The text with U+FFFD for what is not Unicode: half an emoji, bytes of a name or argument in another encoding."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def reason(error: BaseException) -> str:
@@ -41,14 +62,3 @@ def shown(value: Any) -> str:
         return reprlib.repr(value)
     except ValueError:  # a number of thousands of digits
         return f"<{type(value).__name__}>"
-
-
-def run_script(main: Callable[[], None]) -> None:
-    """Run a script's `main`: a `UserError` becomes one line on standard error and exit status 2, Ctrl-C status 130."""
-    try:
-        main()
-    except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -1,14 +1,19 @@
 """Files that are written atomically: beside their place and then renamed, so that nobody ever reads half of one."""
 
+import errno
 import fcntl
 import json
 import os
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from utils.errors import UserError, WriteError, reason
+
+TEMPORARY = re.compile(r"\.tris\..+\.(\d+)\.tmp", re.DOTALL)  # nobody else's file is named so; the number is the pid
 
 
 @contextmanager
@@ -19,7 +24,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     earlier file under `path` is then still there.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".tris.{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -44,7 +49,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 def lock_folder(folder: str | Path, main: bool = True) -> Iterator[None]:
     """Lock `folder` for this run; UserError where another run has locked it, or where it cannot be written.
 
-    Only the `main` process of a run takes the lock.
+    Only the `main` process of a run takes the lock. Where the file system has no locks it warns, and the work goes on.
     """
     if not main:
         yield
@@ -58,11 +63,23 @@ def lock_folder(folder: str | Path, main: bool = True) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another run is writing to {folder}; wait for it or choose another folder") from None
-        for leftover in folder.rglob(".*.tmp"):  # of runs that were killed: nobody else writes here now
-            leftover.unlink(missing_ok=True)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise UserError(f"another run is writing to {folder}; wait for it or choose another folder") from None
+            problem = f"{folder} cannot be locked ({error.strerror}); let no other run write there"
+            print(f"warning: {problem}", file=sys.stderr)
+        else:
+            _remove_leftovers(folder)
         yield
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what `atomic_write` left in `folder` itself when its process was killed; what cannot be removed stays."""
+    for file in folder.iterdir():
+        name = TEMPORARY.fullmatch(file.name)
+        if name and not Path("/proc", name[1]).exists() and file.is_file() and not file.is_symlink():
+            with suppress(OSError):
+                file.unlink()
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
@@ -71,10 +88,21 @@ def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
         file.write((json.dumps(value, indent=indent) + "\n").encode())
 
 
+def from_utf8(content: bytes) -> str:
+    """UTF-8 with or without a byte order mark as text; ValueError for JSON in another encoding."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # which no JSON has; UTF-16 without a mark has many
+        raise ValueError("it is not in UTF-8; save it as UTF-8")
+    return text
+
+
 def read_json(path: str | Path, hint: str) -> Any:
     """The value in a JSON file; UserError with `hint` where the file is absent or not JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(from_utf8(Path(path).read_bytes()))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {hint}") from None
     except (OSError, ValueError, RecursionError) as error:

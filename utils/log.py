@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from utils.distributed import is_main
-from utils.errors import UserError, reason
+from utils.errors import UserError, as_unicode, reason
 from utils.files import atomic_write
 
 
@@ -31,22 +31,22 @@ class TrainingLog:
 
             try:
                 self.board = SummaryWriter(board_folder)
-            except OSError as error:
-                problem = error.strerror or reason(error)
+            except (OSError, UnicodeError) as error:
+                problem = getattr(error, "strerror", None) or reason(error)
                 raise UserError(f"cannot write to {board_folder}: {problem}; choose another --board_folder") from None
             rows = "".join(f"| {name} | {value} |\n" for name, value in settings.items())
-            self.board.add_text("settings", f"| flag | value |\n|---|---|\n{rows}")
+            self.board.add_text("settings", as_unicode(f"| flag | value |\n|---|---|\n{rows}"))
 
-    def epoch(self, history: list[dict[str, Any]], examples: np.ndarray, step: int) -> None:
-        """Write all epochs so far, on the main process: each is in the file once, whatever was interrupted.
-
-        `examples`: a picture, uint8 (H, W, 3), for TensorBoard's image page.
-        """
+    def epoch(self, history: list[dict[str, Any]], step: int) -> None:
+        """Write all epochs so far, on the main process: each is in the file once, whatever was interrupted."""
         with atomic_write(self.file) as file:
             file.write("".join(json.dumps(line) + "\n" for line in history).encode())
         self.scalars({name: value for name, value in history[-1].items() if isinstance(value, float)}, step)
+
+    def picture(self, name: str, picture: np.ndarray, step: int) -> None:
+        """Show uint8 (H, W, 3) on TensorBoard's image page."""
         if self.board:
-            self.board.add_image("examples", examples, step, dataformats="HWC")
+            self.board.add_image(name, picture, step, dataformats="HWC")
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         if self.board:

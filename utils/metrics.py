@@ -91,9 +91,10 @@ def metric_parts(outcomes: Sequence[Outcome]) -> dict[str, tuple[np.ndarray, np.
     """Numerators and denominators of each metric, float64 (N,): it is the sum of the former over that of the latter.
 
     `mIoU` is the mean of I/U, `oIoU` the sum of I over the sum of U. They leave absent refs out, as do all others but
-    `empty`. Where there are some, so are the metrics of gRefCOCO's authors: `gIoU`, a mean in which an absent ref
-    counts 1 if its mask is empty, else 0; `cIoU`, to whose union a false alarm adds its area; `N_acc`, the share of
-    absent refs with an empty mask; and `T_acc`, the share of the others whose mask is not empty.
+    `empty`, the share of sentences without any predicted pixel. Where there are absent refs, so are the metrics of
+    gRefCOCO's authors: `gIoU`, a mean in which an absent ref counts 1 if its mask is empty, else 0; `cIoU`, to whose
+    union a false alarm adds its area; `N_acc`, the share of absent refs with an empty mask; and `T_acc`, the share of
+    the others whose mask is not empty.
     """
     iou = np.array([outcome.iou for outcome in outcomes])
 

@@ -19,13 +19,14 @@ from utils.distributed import usable_cores, world_size
 class Parser(argparse.ArgumentParser):
     """An argument parser that shows defaults and answers a mistake with one line and exit status 2.
 
-    Without an `example`, the description is a script's docstring: a paragraph, and then its examples.
+    The description is a script's docstring: a paragraph, and then, without an `example`, its examples. `python -OO` has
+    no docstrings.
     """
 
-    def __init__(self, description: str, example: str = "", **options: object):
-        if not example:
-            description, example = description.split("\n\n", 1)
-        epilog = "example:\n" + textwrap.indent(textwrap.dedent(example), "  ")
+    def __init__(self, docstring: str | None, example: str = "", **options: object):
+        description, _, examples = (docstring or "").partition("\n\n")
+        example = textwrap.indent(textwrap.dedent(example or examples), "  ")
+        epilog = f"example:\n{example}" if example else None
         formatter = partial(_HelpFormatter, max_help_position=32, width=110)
         super().__init__(
             description=description, epilog=epilog, formatter_class=formatter, allow_abbrev=False, **options
@@ -208,7 +209,13 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     other = group.add_mutually_exclusive_group()
     other.add_argument("--untrained", action="store_true", help="evaluate stage 1 before any training")
     other.add_argument("--pseudo_path", metavar="FOLDER", help="evaluate these pseudo masks instead of a network")
-    group.add_argument("--prms", action="store_true", help="PRMS: give all sentences of a ref the map that fits best")
+    group.add_argument(
+        "--skip_missing", action="store_true", help="with --pseudo_path: leave out the refs that have none"
+    )
+    one_map = group.add_mutually_exclusive_group()
+    one_map.add_argument("--prms", action="store_true", help="PRMS: give all sentences of a ref the map that fits best")
+    words = "give them the mean of their maps instead, which needs no scorer and is not the paper's"
+    one_map.add_argument("--mean_map", action="store_true", help=words)
     add_scorer_option(group)
     group.add_argument(
         "--absent_below",
@@ -230,7 +237,7 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
         "--cam_format",
         choices=["full", "native"],
         default="full",
-        help="maps at the photo's size, or the scores that they are computed from, hundreds of times smaller",
+        help="maps at the photo's annotated size, or the scores that they are computed from, hundreds of times smaller",
     )
     group.add_argument("--name_save_dir", metavar="FOLDER", help="write the list of these maps' names there")
     group.add_argument("--save_cam", action="store_true", help="accepted; --cam_save_dir alone decides")

@@ -1,7 +1,9 @@
 """Pictures for people: heat over a photo, a mask over a photo, many small pictures on one sheet. RGB throughout."""
 
+import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,11 +12,21 @@ import imageio.v3 as imageio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from utils.errors import UserError, one_line
 from utils.files import atomic_write
 
 VEIL = (40, 60, 120)  # a blue in which neither dark nor light things vanish
 GAP = 4  # pixels between the pictures of a sheet; four times that between groups
 Item = TypeVar("Item")
+
+
+@contextmanager
+def optional(picture: str | Path) -> Iterator[None]:
+    """The block draws a picture that no result depends on: a UserError in it costs a warning, on any process."""
+    try:
+        yield
+    except UserError as error:
+        print(f"warning: {picture} cannot be drawn: {one_line(error)}", file=sys.stderr, flush=True)
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
@@ -25,16 +37,21 @@ def spread(items: Sequence[Item], count: int) -> list[Item]:
 def heat_overlay(photo: np.ndarray, response: np.ndarray) -> np.ndarray:
     """A response map painted over its photo in OpenCV's JET colours.
 
-    photo: uint8 (H, W, 3). response: float (H, W), 0..1. Returns uint8 (H, W, 3).
+    photo: uint8 (H, W, 3). response: float (h, w), 0..1, of the whole photo. Returns uint8 (H, W, 3).
     """
+    response = cv2.resize(response, photo.shape[1::-1], interpolation=cv2.INTER_AREA)
     levels = np.round(response.clip(0, 1) * 255).astype(np.uint8)
     heat = cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1]
     return np.round(0.6 * heat + 0.4 * photo).astype(np.uint8)
 
 
 def mask_overlay(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The photo inside a mask, veiled outside. photo: uint8 (H, W, 3). mask: bool (H, W). Returns uint8 (H, W, 3)."""
-    return np.where(mask[..., None], photo, photo // 5 + np.array(VEIL, dtype=np.uint8))
+    """The photo inside a mask, veiled outside.
+
+    photo: uint8 (H, W, 3). mask: bool (h, w), of the whole photo. Returns uint8 (H, W, 3).
+    """
+    inside = cv2.resize(mask.astype(np.uint8), photo.shape[1::-1], interpolation=cv2.INTER_AREA)  # 0 or 1: the majority
+    return np.where(inside[..., None], photo, photo // 5 + np.array(VEIL, dtype=np.uint8))
 
 
 def contact_sheet(
