@@ -12,9 +12,18 @@ import time
 from dataset.datasets import DATA_SETS, load_splits
 from dataset.samples import TrainSamples, smallest_batch, start_epoch, train_loader
 from model.build import build_scorer
+from model.evaluation import suggest_absent_below
 from model.losses import Stage1Criterion
 from model.scorer import SentenceTable
-from model.training import finish_epoch, initial_network, log_start, show_epoch, validate, validation_loaders
+from model.training import (
+    finish_epoch,
+    initial_network,
+    log_start,
+    show_epoch,
+    true_sentences,
+    validate,
+    validation_loaders,
+)
 from utils.checkpoint import restore
 from utils.distributed import barrier, data_parallel, init_processes, is_main
 from utils.engine import Precision, build_optimizer, polynomial_decay, steps_per_epoch, train_one_epoch
@@ -52,7 +61,7 @@ def main() -> None:
     splits = load_splits(args.dataset, args.data_root, args.split_by, ["train", *args.test_split])
     samples = TrainSamples(splits["train"], args.size, args.max_query_len, args.seed, negatives=args.negative_samples)
     loader = train_loader(samples, args.batch_size, args.seed, args.num_workers)
-    validation = validation_loaders(splits, args)
+    validation, known = validation_loaders(splits, args), true_sentences(splits["train"], args)
     if args.w4 and (smallest := smallest_batch(loader)) < 16:
         log(
             f"warning: the smallest batch of an epoch has {smallest} refs, in which the classification loss can tell a "
@@ -81,6 +90,7 @@ def main() -> None:
                 parallel, criterion, loader, optimizer, precision, epoch, schedule, args.accumulate, training_log
             )
             line = {"epoch": epoch + 1} | losses | validate(network, validation, device)
+            line["absent_below"] = suggest_absent_below(network, known, device)  # for evaluation
             history.append(line | {"seconds": round(time.monotonic() - began, 1)})
             finish_epoch(args, network, parts, history, splits, training_log, (epoch + 1) * steps)
         training_log.close()

@@ -16,7 +16,7 @@ from dataset.artifacts import names_path, write_names
 from dataset.datasets import DATA_SETS, load_splits
 from dataset.references import Split
 from dataset.samples import EvalPhotos, eval_loader, with_pseudo_masks
-from model.build import Architecture, Network, build_network, build_scorer, load_network
+from model.build import Architecture, Network, absence_limit, build_network, build_scorer, load_network
 from model.evaluation import evaluate, evaluate_masks
 from model.prms import Combine, mean_maps, select_maps
 from model.report import draw_cases, read_comparison, report_split, write_page, write_report
@@ -47,8 +47,10 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError("--test_split none leaves nothing to evaluate; name a split")
     if args.compare and not args.report:
         raise UserError("--compare needs --report, the folder for the differences")
-    if args.pseudo_path and (args.prms or args.mean_map or args.report or args.cam_save_dir):
-        raise UserError("--pseudo_path evaluates masks: leave out --prms, --mean_map, --report and --cam_save_dir")
+    of_scores = args.prms or args.mean_map or args.absent_below is not None
+    if args.pseudo_path and (of_scores or args.report or args.cam_save_dir):
+        words = "leave out --prms, --mean_map, --absent_below, --report and --cam_save_dir"
+        raise UserError(f"--pseudo_path evaluates masks: {words}")
     if args.cam_format == "native" and not args.cam_save_dir:
         raise UserError("--cam_format needs --cam_save_dir, the folder for the maps")
     if args.cam_save_dir and len(args.test_split) > 1:
@@ -75,6 +77,8 @@ def validate(args: argparse.Namespace) -> None:
     check_flags(args)
     device = init_processes()
     splits = load_splits(args.dataset, args.data_root, args.split_by, args.test_split)
+    if args.cam_save_dir or args.name_save_dir:  # to train on, where absent refs have no part
+        splits = {name: split.present() for name, split in splits.items()}
     others = read_comparison(args.compare, splits) if args.compare else {}
     network = combine = None
     if args.pseudo_path:
@@ -119,7 +123,8 @@ def outcomes_of(
         annotated = all(reference.segmentation is not None for reference in split.references)
         photos = EvalPhotos(split, args.size, args.max_query_len, masks=annotated or not args.cam_save_dir)
         loader = eval_loader(photos, args.batch_size, args.num_workers)
-        outcomes = evaluate(network, loader, device, combine, args.cam_save_dir, args.cam_format, split.name)
+        limit = absence_limit(network, args.absent_below)
+        outcomes = evaluate(network, loader, device, combine, args.cam_save_dir, args.cam_format, split.name, limit)
         if args.name_save_dir and is_main():
             photos = {reference.name: reference.photo for reference in split.references}
             write_names(names_path(args.name_save_dir, split.dataset, split.name), photos)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dataset import refcoco, referit
+from dataset import phrasecut, refcoco, referit
 from dataset.jsonl import read_jsonl
 from dataset.references import Split
 from utils.errors import UserError
@@ -37,6 +37,22 @@ DATA_SETS = {
     "refcocog": DataSet(
         partial(refcoco.read_refcoco, "refcocog"),
         {"umd": {"train": 42_226, "val": 2_573, "test": 5_023}, "google": {"train": 44_822, "val": 5_000}},
+    ),
+    "grefcoco": DataSet(
+        partial(refcoco.read_refcoco, "grefcoco", files=("grefs({}).json", "grefs({}).p")),
+        {"unc": {"train": None, "val": None, "testA": None, "testB": None}},
+    ),
+    "ref-zom": DataSet(
+        partial(refcoco.read_refcoco, "ref-zom", photos="."),
+        {"final": {"train": None, "test": None}},
+        photos=".",
+        photo_hint="fetch the photos with: bash scripts/download_data.sh coco coco-val",
+    ),
+    "phrasecut": DataSet(
+        lambda root, _, splits: {split: phrasecut.read_phrasecut(root, split) for split in splits},
+        {UNSPLIT: {"train": None, "val": 20_316, "test": None, "miniv": 821}},
+        photos=phrasecut.PHOTOS,
+        photo_hint="fetch the photos, see data/README.md",
     ),
     "referit": DataSet(
         lambda root, _, splits: {split: referit.read_referit(root, split) for split in splits},

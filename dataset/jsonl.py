@@ -3,7 +3,7 @@
     {"image": "photo.jpg", "sentences": ["...", ...], "mask": polygons or RLE or "mask.png", "bbox": [x, y, w, h]}
 
 Paths are relative to FOLDER. `mask` and `bbox` are optional: a split without masks can be used for training and export,
-but not for evaluation.
+but not for evaluation. `"mask": []` says that nothing in the photo fits the sentences.
 """
 
 import json
@@ -14,7 +14,7 @@ import numpy as np
 from dataset.checks import checked_path, checked_sentences
 from dataset.masks import rasterise
 from dataset.photos import opened
-from dataset.references import Reference, Split
+from dataset.references import ABSENT, Reference, Split
 from utils.errors import UserError, reason
 from utils.files import from_utf8
 
@@ -58,13 +58,15 @@ def _reference(index: int, line: bytes, where: str, root: Path, image_ids: dict[
         try:
             with opened(root / photo) as picture:  # reads its header alone, unless it is a turned TIFF
                 size = (picture.height, picture.width)
-            if entry.get("bbox") is not None:
+            if mask == []:
+                mask = ABSENT
+            elif entry.get("bbox") is not None:
                 x, y, w, h = (float(value) for value in entry["bbox"])
                 box = (x, y, x + w, y + h)
             else:
                 rows, columns = np.nonzero(rasterise(mask, *size))
                 if not rows.size:
-                    raise ValueError("the mask is empty")
+                    raise ValueError("the mask is empty; to say that nothing is there, write []")
                 box = tuple(map(float, (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)))
         except (OSError, TypeError, ValueError, OverflowError) as error:
             words = f"{where} has a photo, mask or bbox that cannot be used ({reason(error)})"

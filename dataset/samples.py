@@ -23,7 +23,7 @@ from utils.log import log
 
 
 class TrainSamples(Dataset):
-    """One sentence of each ref, drawn anew in each epoch.
+    """One sentence of each ref, drawn anew in each epoch; absent refs are left out.
 
     Item i:
         image: float32 (3, S, S), normalised
@@ -44,13 +44,13 @@ class TrainSamples(Dataset):
         negatives: int = 0,
         pseudo_masks: str | Path | None = None,
     ):
-        self.split, self.references = split, split.references
+        self.split, self.references = split, split.present().references
         self.size, self.query_length, self.seed, self.epoch = size, query_length, seed, 0
         self.negatives, self.pseudo_masks = negatives, pseudo_masks
-        self.sentences = [text for reference in split.references for text in reference.sentences]
-        self.first_sentence = list(accumulate((len(r.sentences) for r in split.references), initial=0))
+        self.sentences = [text for reference in self.references for text in reference.sentences]
+        self.first_sentence = list(accumulate((len(r.sentences) for r in self.references), initial=0))
         self.refs_of_photo: dict[int | str, list[int]] = {}
-        for index, reference in enumerate(split.references):
+        for index, reference in enumerate(self.references):
             self.refs_of_photo.setdefault(reference.image_id, []).append(index)
         if negatives and len(set(self.sentences)) < 2:
             raise UserError(f"split '{split.name}' has only one distinct sentence; negatives need at least two")
@@ -97,8 +97,9 @@ class TrainSamples(Dataset):
 def with_pseudo_masks(split: Split, folder: str | Path, skip_missing: bool) -> Split:
     """The refs of a split that have a pseudo mask, which are counted in a line; UserError where none has one.
 
-    Those that have none are named in that line with `skip_missing`, else in a UserError.
+    Those that have none are named in that line with `skip_missing`, else in a UserError. Absent refs are left out.
     """
+    split = split.present()
     has_mask = {reference.name: png_path(folder, reference.name).is_file() for reference in split.references}
     missing = [name for name, there in has_mask.items() if not there]
     names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
@@ -133,8 +134,8 @@ class Target:
     """A ref to evaluate, or only to segment: then it has no mask and no box."""
 
     reference: Reference
-    mask: np.ndarray | None  # bool (H, W)
-    box: tuple[float, float, float, float] | None  # x1, y1, x2, y2, in pixels
+    mask: np.ndarray | None  # bool (H, W); of an absent ref empty
+    box: tuple[float, float, float, float] | None  # x1, y1, x2, y2, in pixels; None: nothing to find, or not annotated
     size: tuple[int, int]  # (H, W) of the photo as annotated, else as it is: they can differ by a row
     fault: str | None = None  # why the photo cannot be read: its pixels are then black
 
@@ -166,7 +167,7 @@ class EvalPhotos(Dataset):
         for reference in split.references:
             photos.setdefault(reference.photo, []).append(reference)
         self.photos = list(photos.values())
-        without = next((r for r in split.references if r.segmentation is None or r.box is None), None)
+        without = next((r for r in split.present().references if r.segmentation is None or r.box is None), None)
         if masks and without:
             raise UserError(
                 f"split '{split.name}' of {split.dataset} has no mask for ref {without.name}: it can be trained on and "
@@ -208,6 +209,8 @@ class EvalPhotos(Dataset):
 
 def ground_truth(split: Split, reference: Reference, size: tuple[int, int]) -> np.ndarray:
     """The annotated mask of a ref, bool (H, W); UserError that names the ref where the annotation is damaged."""
+    if reference.absent:
+        return np.zeros(size, dtype=bool)
     try:
         return rasterise(reference.segmentation, *size)
     except (ValueError, TypeError, OverflowError) as error:

@@ -59,7 +59,7 @@ class Architecture:
                 raise UserError(f"{file} was trained with --{flag} {own}, not {given}; leave this flag out")
 
 
-Network = ResponseNetwork | SegmentationNetwork  # with the `architecture` that it was built from
+Network = ResponseNetwork | SegmentationNetwork  # with its `architecture`, and `suggested_absent_below` or None
 
 
 def build_network(stage: int, architecture: Architecture, pretrained: bool) -> Network:
@@ -69,7 +69,7 @@ def build_network(stage: int, architecture: Architecture, pretrained: bool) -> N
         network = ResponseNetwork(backbone, architecture.hidden_dim, architecture.prompt_weight)
     else:
         network = SegmentationNetwork(backbone)
-    network.architecture = architecture
+    network.architecture, network.suggested_absent_below = architecture, None
     return network.to(memory_format=torch.channels_last)  # convolutions are faster so
 
 
@@ -113,4 +113,17 @@ def load_network(
             raise UserError(f"{file} describes its network in an unknown way; train it again") from None
     network = build_network(found, architecture, pretrained=False)
     fill(network, state, file, f"is it a checkpoint with --backbone {architecture.backbone}?")
+    metrics = content.get("metrics")
+    suggested = metrics.get("absent_below") if isinstance(metrics, dict) else None
+    if isinstance(suggested, float) and math.isfinite(suggested):
+        network.suggested_absent_below = suggested
     return network.eval()
+
+
+def absence_limit(network: Network, flag: float | str | None) -> float:
+    """The score below which a mask is made empty, from --absent_below; UserError where the network suggests none."""
+    if flag != "suggested":
+        return -math.inf if flag is None else flag
+    if network.suggested_absent_below is None:
+        raise UserError("the checkpoint suggests no --absent_below, only our training of stage 1 does; give a number")
+    return network.suggested_absent_below

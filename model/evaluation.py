@@ -1,5 +1,6 @@
 """Evaluation of a network of either stage, and export of stage 1's response maps."""
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -52,11 +53,13 @@ def evaluate(
     map_dir: str | Path | None = None,
     map_format: Literal["full", "native"] = "full",
     title: str = "evaluation",
+    absent_below: float = -math.inf,
 ) -> list[Outcome]:
     """The outcome of every sentence, of all processes, in the order of the refs.
 
     combine: see `responses`. map_dir: write the map of each ref's first sentence there, at the photo's size
-    (`full`) or as the scores that it follows from (`native`). A ref without a mask has no outcome.
+    (`full`) or as the scores that it follows from (`native`). absent_below: sentences whose largest score is below this
+    get an empty mask. A ref that is not annotated has no outcome.
     """
     network.eval()
     outcomes: list[Outcome] = []
@@ -68,10 +71,19 @@ def evaluate(
             write_scores(map_dir, target.reference.name, scores, answers.maps.shape[-2:], target.size)
         if target.mask is None:
             continue
-        for sentence, response in enumerate(maps):
-            mask, index = response > network.mask_threshold, target.reference.index
-            outcomes.append(evaluate_response(response, mask, target.mask, target.box, index, sentence))
+        index, scores = target.reference.index, answers.peaks.tolist()
+        for sentence, (response, score) in enumerate(zip(maps, scores, strict=True)):
+            mask = (response > network.mask_threshold) & (score >= absent_below)
+            outcomes.append(evaluate_response(response, mask, target.mask, target.box, index, sentence, score))
     return sorted(outcome for share in all_gather(outcomes) for outcome in share)
+
+
+def suggest_absent_below(network: Network, loader: DataLoader, device: torch.device) -> float:
+    """The limit for `absent_below` that 95 % of a loader's sentences reach; they should be true of their photos."""
+    network.eval()
+    found = responses(network, loader, device, title="absence")
+    scores = all_gather([score for _, _, answers in found for score in answers.peaks.tolist()])
+    return round(float(np.percentile([score for share in scores for score in share], 5)), 4)
 
 
 def evaluate_masks(split: Split, folder: str | Path) -> list[Outcome]:

@@ -32,6 +32,7 @@ from utils.pictures import fit_into, jpeg, mask_overlay, optional
 
 RESAMPLES = 1000
 SHOWN_CASES = 12
+SHOWN_LABELS = 10
 CASE_TILE = 320  # pixels
 POSITION_WORD = re.compile(  # common English words of place, order and distance
     r"\b(above|back|behind|below|beside|between|bottom|center|centre|close|closest|corner|edge|end|far|farthest|first|front|"
@@ -64,7 +65,9 @@ def read_comparison(file: str | Path, splits: dict[str, Split]) -> dict[str, lis
 
 
 def report_split(split: Split, outcomes: list[Outcome], others: list[Outcome] | None = None) -> dict[str, Any]:
-    """What report.json holds of a split, from the outcomes of all its sentences in order; every ref has a mask.
+    """What report.json holds of a split, from the outcomes of all its sentences in order; every ref is annotated.
+
+    Groups, histogram and cases are of the sentences that name something in the photo.
 
     With `others`, the same sentences' outcomes in another evaluation, it holds the differences too.
     """
@@ -83,7 +86,7 @@ def report_split(split: Split, outcomes: list[Outcome], others: list[Outcome] | 
             }
             for title, group in groups(split).items()
         },
-        "histogram": np.histogram([outcome.iou for outcome in outcomes], 20, (0, 1))[0].tolist(),
+        "histogram": np.histogram([o.iou for o in outcomes if not o.absent], 20, (0, 1))[0].tolist(),
         "cases": choose_cases(outcomes),
         "table": {
             "photo": photos,
@@ -131,7 +134,9 @@ def metrics_with_intervals(
 
 def groups(split: Split) -> dict[str, dict[str, np.ndarray]]:
     """Title -> name of a group -> the places of its sentences, int64; empty groups and titles are left out."""
-    same = Counter((reference.photo, reference.category) for reference in split.references)
+    present = split.present().references
+    owners = [reference for reference in split.references for _ in reference.sentences]  # of each sentence
+    same = Counter((reference.photo, reference.category) for reference in present)
     words, shares, rivals, positions = [], [], [], []  # of each sentence
     for reference in split.references:
         count = len(reference.sentences)
@@ -139,7 +144,7 @@ def groups(split: Split) -> dict[str, dict[str, np.ndarray]]:
         shares += [ground_truth(split, reference, reference.size).mean()] * count
         rivals += [same[reference.photo, reference.category] - 1] * count
         positions += [bool(POSITION_WORD.search(text)) for text in reference.sentences]
-    categories = all(reference.category is not None for reference in split.references)
+    categories = all(reference.category is not None for reference in present)
     found = {}
     for title, values, bins in (
         ("Length of the sentence", words, WORDS),
@@ -147,14 +152,24 @@ def groups(split: Split) -> dict[str, dict[str, np.ndarray]]:
         ("Other refs of the same category in the photo", rivals, RIVALS if categories else {}),
         ("Words of position", positions, {"with": (1, 2), "without": (0, 1)}),
     ):
-        members = {name: [i for i, v in enumerate(values) if low <= v < high] for name, (low, high) in bins.items()}
+        placed = [(place, value) for place, value in enumerate(values) if not owners[place].absent]
+        members = {name: [i for i, v in placed if low <= v < high] for name, (low, high) in bins.items()}
         found[title] = {name: np.array(places) for name, places in members.items() if places}
+    found["Frequent categories"] = frequent([[r.category] if isinstance(r.category, str) else [] for r in owners])
+    found["Frequent attributes"] = frequent([r.attributes for r in owners])
     return {title: group for title, group in found.items() if group}
+
+
+def frequent(labels: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+    """The most frequent of all sentences' labels -> the places of the sentences that have it, int64."""
+    counts = Counter(label for own in labels for label in own).most_common(SHOWN_LABELS)
+    return {label: np.array([place for place, own in enumerate(labels) if label in own]) for label, _ in counts}
 
 
 def choose_cases(outcomes: Sequence[Outcome]) -> dict[str, list[int]]:
     """Places in `outcomes` of the best, the median and the worst; among equals, first sentences of refs come first."""
-    order = sorted(range(len(outcomes)), key=lambda i: (-outcomes[i].iou, outcomes[i].sentence, outcomes[i].reference))
+    present = [place for place, outcome in enumerate(outcomes) if not outcome.absent]
+    order = sorted(present, key=lambda i: (-outcomes[i].iou, outcomes[i].sentence, outcomes[i].reference))
     worst = sorted(order, key=lambda i: outcomes[i].iou)  # stable, so equals keep their order
     middle = max(0, (len(order) - SHOWN_CASES) // 2)
     return {
@@ -191,7 +206,8 @@ def draw_cases(
             for sentence, response in enumerate(maps):
                 place = place_of.get((target.reference.index, sentence))
                 if place is not None:
-                    masks = (target.mask, response > network.mask_threshold)
+                    # Emptied, where the evaluation did so by `absent_below`.
+                    masks = (target.mask, (response > network.mask_threshold) & (outcomes[place].predicted > 0))
                     drawn[place] = [jpeg(mask_overlay(photo, mask)) for mask in masks]
     return {place: pictures for part in all_gather(drawn) for place, pictures in part.items()}
 

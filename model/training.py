@@ -21,7 +21,7 @@ from utils.errors import resuming
 from utils.log import TrainingLog, log
 from utils.metrics import summarise
 from utils.options import training_settings
-from utils.pictures import optional, save_png
+from utils.pictures import optional, save_png, spread
 
 EMPTY_WARNING = 90  # percent of an epoch's predicted masks
 
@@ -73,6 +73,15 @@ def validation_loaders(splits: Mapping[str, Split], args: argparse.Namespace) ->
     photos = {name: EvalPhotos(splits[name], args.size, args.max_query_len) for name in args.test_split}
     batch_size = min(args.batch_size, 8)  # so few that validation never needs more memory than training
     return {name: eval_loader(found, batch_size, args.num_workers) for name, found in photos.items()}
+
+
+def true_sentences(split: Split, args: argparse.Namespace) -> DataLoader:
+    """Some of the photos trained on, evenly spaced, with all sentences that are true of them; no masks."""
+    references = split.present().references
+    photos = set(spread(list(dict.fromkeys(reference.photo for reference in references)), 128))
+    part = split.part([reference for reference in references if reference.photo in photos])
+    found = EvalPhotos(part, args.size, args.max_query_len, masks=False)
+    return eval_loader(found, min(args.batch_size, 8), args.num_workers)
 
 
 def validate(network: Network, loaders: Mapping[str, DataLoader], device: torch.device) -> dict[str, float]:

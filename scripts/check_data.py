@@ -68,7 +68,7 @@ def find_faults(split: Split, full: bool) -> Iterator[tuple[str, str]]:
         except ValueError:
             yield f"photos cannot be decoded; {hint}", photo
     for reference in tqdm(split.references, "masks", disable=None, leave=False):
-        if reference.segmentation is not None:
+        if reference.segmentation is not None and not reference.absent:
             try:
                 if not ground_truth(split, reference, reference.size).any():
                     yield "masks are empty; correct or remove their refs", str(reference.ref_id)
@@ -108,6 +108,8 @@ def check(args: argparse.Namespace, name: str, published: int | None) -> Iterato
     yield f"{name}: {len(refs):,} refs, {len(sentences):,} sentences, {len(photos):,} photos"
     if without := sum(reference.segmentation is None for reference in refs):
         yield f"note: {without:,} refs have no mask; they can be used for training and export, not for evaluation"
+    if absent := sum(reference.absent for reference in refs):
+        yield f"note: {absent:,} refs name nothing in their photo; training and export leave them out"
     if long := [sentence for sentence in sentences if count_tokens(sentence) > longest]:
         words = f"{len(long):,} sentences have more than {longest} tokens and are cut, as published"
         yield f"note: {words}; see --max_query_len ({shown(long[0])})"

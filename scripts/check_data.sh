@@ -19,12 +19,13 @@ if [ $# -gt 0 ]; then
 fi
 
 status=2
-for file in data/refer/*/refs*.p data/referit/annotations/train.pickle; do
+for file in data/refer/*/{refs,grefs}*.{p,json} data/phrasecut/refer_val.json data/referit/annotations/train.pickle; do
     [ -e "$file" ] || continue
     [ "$status" = 2 ] && status=0
     case $file in
         *.pickle) check referit - || status=1 ;;
-        *) split_by=${file##*refs(} && check "$(basename "$(dirname "$file")")" "${split_by%).p}" || status=1 ;;
+        data/phrasecut/*) check phrasecut - || status=1 ;;
+        *) split_by=${file##*refs(} && check "$(basename "$(dirname "$file")")" "${split_by%).*}" || status=1 ;;
     esac
 done
 [ "$status" = 2 ] && echo "check_data.sh: data/ holds no data set; see data/README.md" >&2

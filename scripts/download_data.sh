@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Fetch data sets into data/ and unpack them:
-#   bash scripts/download_data.sh [NAME ...]      coco (13 GB of photos), refcoco, refcoco+, refcocog, referit; default: all
+#   bash scripts/download_data.sh [NAME ...]      coco (13 GB of photos), refcoco, refcoco+, refcocog, referit; default: these
+# and on demand coco-val (6 GB of photos, which Ref-ZOM needs besides).
 # An interrupted download resumes when the same command is run again.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 source "$REPOSITORY/scripts/fetch.sh"
 
 # Over plain HTTP because the certificate of images.cocodataset.org does not cover that name; the checksum makes up for it.
-coco=http://images.cocodataset.org/zips/train2014.zip
-coco_md5=0da8c0bd3d6becc4dcb32757491aca88
+coco=http://images.cocodataset.org/zips
+declare -A md5=([train2014]=0da8c0bd3d6becc4dcb32757491aca88 [val2014]=a3d79f5ed8d289b7a7554ce06a5782b3)
 # The annotations' own host is gone; these are the Internet Archive's snapshots of it.
 archive=https://web.archive.org/web
 unc=bvisionweb1.cs.unc.edu/licheng/referit/data
@@ -26,9 +27,10 @@ place() { # URL ZIP FOLDER PATTERN ...: fetch an archive and move its files of t
     # The archive is removed only when everything in it is in place.
     [ -e "$zip" ] || ! holds "$folder" "${patterns[@]}" || { echo "$folder is already there" && return; }
     fetch "$url" "$zip"
-    if [ "$url" = "$coco" ] && ! echo "$coco_md5  $zip" | md5sum --status -c -; then
+    local sum=${md5[$(basename "$url" .zip)]:-}
+    if [ "$sum" ] && ! echo "$sum  $zip" | md5sum --status -c -; then
         rm "$zip"
-        fail "$zip had another checksum than $coco_md5 and is removed; run the same command again"
+        fail "$zip had another checksum than $sum and is removed; run the same command again"
     fi
     command -v unzip >/dev/null || fail "unzip is missing; install it"
     rm -rf "$zip.unpacked"
@@ -47,11 +49,12 @@ place() { # URL ZIP FOLDER PATTERN ...: fetch an archive and move its files of t
 [[ " $* " != *" --help "* ]] || { usage && exit; }
 known=(coco refcoco refcoco+ refcocog referit)
 for name in "$@"; do
-    [[ " ${known[*]} " = *" $name "* ]] || fail "unknown data set '$name'; known are ${known[*]}"
+    [[ " ${known[*]} coco-val " = *" $name "* ]] || fail "unknown data set '$name'; known are ${known[*]} coco-val"
 done
 for name in "${@:-"${known[@]}"}"; do
     case $name in
-        coco) place "$coco" data/train2014.zip data/train2014 '*.jpg' ;;
+        coco) place "$coco/train2014.zip" data/train2014.zip data/train2014 '*.jpg' ;;
+        coco-val) place "$coco/val2014.zip" data/val2014.zip data/val2014 '*.jpg' ;;
         referit)
             place "$referit_annotations" data/referit_annotations.zip data/referit/annotations train.pickle test.pickle
             place "$referit_photos" data/saiapr_tc-12.zip data/referit/images '*.jpg'

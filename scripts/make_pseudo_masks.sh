@@ -15,6 +15,8 @@ shift 2
 
 case "$dataset" in
     referit) photos=data/referit/images ;;
+    ref-zom) photos=data ;;
+    phrasecut) photos=data/phrasecut/images ;;
     jsonl) [[ " $* " = *" --image_root"[\ =]* ]] || fail "for jsonl give --image_root FOLDER, where the photos are" ;;
 esac
 

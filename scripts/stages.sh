@@ -26,6 +26,7 @@ validate_stage() { # STAGE [DATASET SPLIT_BY [CHECKPOINT]] [flags]
         fail "$checkpoint is not there; name another CHECKPOINT, or run: bash scripts/download_weights.sh $published"
     fi
     local data=(--dataset "$dataset" --splitBy "$split_by" --test_split val)
+    [ "$dataset" != ref-zom ] || data[5]=test # it has no val
     if [ "$dataset" = referit ]; then
         script=validate_referit.py data=(--dataset referit --dataset_root ./data/referit --test_split test)
     fi
@@ -37,7 +38,8 @@ train_stage() { # STAGE [DATASET SPLIT_BY] [flags]: with the published settings 
     local stage=$1 split=val root=./data
     shift
     [[ " ${rest[*]} " = *" --help "* ]] && usage && echo
-    [ "$dataset" = referit ] && split=none root=./data/referit # it has no val, and the best epoch is not chosen on test
+    [[ $dataset = @(referit|ref-zom) ]] && split=none # they have no val, and the best epoch is not chosen on test
+    [ "$dataset" = referit ] && root=./data/referit
     python "$REPOSITORY/train_stage$stage.py" --batch_size 48 --size 320 --dataset "$dataset" --splitBy "$split_by" \
         --refer_data_root "$root" --test_split "$split" --epoch 15 --backbone clip-RN50 --max_query_len 20 "$@" "${rest[@]}"
 }

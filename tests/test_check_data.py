@@ -90,6 +90,9 @@ def test_your_own_data(tmp_path, check):
     assert "WRONG: 1 photos are not there; correct the paths, or put the photos there (b  [2J.jpg)" in output
     (tmp_path / "train.jsonl").write_text(json.dumps(lines[0]))
     assert check("jsonl", tmp_path)[0] == 0
+    (tmp_path / "train.jsonl").write_text(json.dumps(lines[0] | {"mask": []}))
+    status, output, _ = check("jsonl", tmp_path)
+    assert (status, "note: 1 refs name nothing in their photo" in output, "WRONG" in output) == (0, True, False)
 
 
 def test_pseudo_masks_of_any_maker(tmp_path, check):

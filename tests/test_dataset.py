@@ -16,6 +16,7 @@ from clip import tokenize
 from dataset.datasets import known_splits, load_splits
 from dataset.masks import rasterise
 from dataset.photos import as_rgb, opened, read_photo, resized, to_input
+from dataset.samples import ground_truth
 from dataset.unpickle import read_pickle
 from tests.conftest import ROOT
 from tests.golden import REFERENCE, difference, figures
@@ -91,6 +92,90 @@ def test_byte_order_marks_and_ids_as_text(tmp_path):
     assert references == SPLITS["val"].references
 
 
+# --- gRefCOCO, Ref-ZOM, PhraseCut
+
+SQUARE, RUNS = [0, 0, 2, 0, 2, 2, 0, 2], {"size": [6, 8], "counts": [42, 6]}  # 4 pixels, and the last column
+BOXES = {1: [0.9, 0, 2.2, 2], 2: [7, 0, 1, 6]}
+ANNOTATIONS = [{"id": i, "bbox": BOXES[i], "segmentation": part} for i, part in ((1, [SQUARE]), (2, RUNS))]
+
+
+def write_refs(folder, name, file_name, refs):
+    common = {"image_id": 3, "split": "testA", "sentences": [{"sent": "x"}]}
+    refs = [{"ref_id": number, **common, **ref} for number, ref in enumerate(refs)]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(json.dumps(refs).encode() if name.endswith("json") else pickle.dumps(refs))
+    image = {"id": 3, "file_name": file_name, "height": 6, "width": 8}
+    (folder / INSTANCES).write_text(json.dumps({"images": [image], "annotations": ANNOTATIONS}))
+
+
+REFS_OF_SEVERAL = [
+    {"ann_id": [1], "category_id": [4]},
+    {"ann_id": [1, 2], "category_id": [4, 5]},
+    {"ann_id": [-1], "category_id": [-1]},
+]
+
+
+@pytest.mark.parametrize("name", ["grefs(unc).json", "grefs(unc).p"])
+def test_grefcoco_names_none_one_or_several(name, tmp_path):
+    write_refs(tmp_path / "refer/grefcoco", name, "COCO_train2014_000000000003.jpg", REFS_OF_SEVERAL)
+    references = load_splits("grefcoco", tmp_path, "unc", ["testA"])["testA"].references
+    assert [r.absent for r in references] == [False, False, True]
+    assert [r.box for r in references] == [(0, 0, 2, 2), (0, 0, 8, 6), None]
+    assert [area(r) for r in references[:2]] == [4, 4 + 6]
+    assert references[1].category == (4, 5)
+    (tmp_path / "refer/grefcoco" / name).unlink()
+    with pytest.raises(UserError, match=r"grefs\(unc\).json (is not there|does not exist); fetch the annotations, see"):
+        load_splits("grefcoco", tmp_path, "unc", ["testA"])
+
+
+def test_ref_zom_has_photos_of_both_years_parts_and_zero_is_in_its_source(tmp_path):
+    refs = [{"ann_id": [2, 1], "source": "many"}, {"ann_id": 1, "source": "zero"}, {"ann_id": 1, "source": "one"}]
+    for part in ("train2014", "val2014"):
+        write_refs(tmp_path / "refer/ref-zom", "refs(final).p", f"COCO_{part}_000000000003.jpg", refs)
+        split = load_splits("ref-zom", tmp_path, "final", ["test"])["test"]
+        assert [r.absent for r in split.references] == [False, True, False]
+        assert [area(r) for r in split.present().references] == [10, 4]
+        photos = {split.photo_path(reference) for reference in split.references}
+        assert photos == {tmp_path / part / f"COCO_{part}_000000000003.jpg"}
+
+
+@pytest.mark.parametrize("segmentation", [[], None])
+def test_an_annotation_without_a_part_is_damaged_not_absent(segmentation, tmp_path):
+    write_refs(tmp_path / "refer/grefcoco", "grefs(unc).json", "a.jpg", REFS_OF_SEVERAL)
+    file = tmp_path / "refer/grefcoco" / INSTANCES
+    content = json.loads(file.read_text())
+    content["annotations"][0]["segmentation"] = segmentation
+    file.write_text(json.dumps(content))
+    split = load_splits("grefcoco", tmp_path, "unc", ["testA"])["testA"]
+    for reference in split.references[:2]:
+        assert not reference.absent
+        with pytest.raises(UserError, match="the mask of ref . .* is damaged: a polygon needs"):
+            ground_truth(split, reference, (6, 8))
+
+
+def test_phrasecut_unites_the_polygons_of_all_instances(tmp_path):
+    structure = {"name": "cup", "attributes": ["red"], "relation_descriptions": [["on", "table"]]}
+    corners = [[0, 0], [2, 0], [2, 2], [0, 2]]
+    instances = [[corners, [[4, 0], [5, 0], [5, 1], [4, 1]]], [[[6, 4], [8, 4], [8, 6], [6, 6]]]]
+    task = {"task_id": "3__0", "image_id": 3, "phrase": "red cup on table", "phrase_structure": structure}
+    task |= {"instance_boxes": [[0, 0, 5, 2], [6, 4, 2, 2.5]], "Polygons": instances}
+    folder = tmp_path / "phrasecut"
+    folder.mkdir()
+    (folder / "image_data_split.json").write_text(
+        json.dumps([{"image_id": 3, "height": 6, "width": 8, "split": "val"}])
+    )
+    (folder / "refer_miniv.json").write_text(json.dumps([task]))
+    split = load_splits("phrasecut", tmp_path, "-", ["miniv"])["miniv"]
+    (reference,) = split.references
+    assert (split.photo_path(reference), reference.name) == (folder / "images" / "3.jpg", "0_3")
+    assert (reference.ref_id, reference.sentences, reference.box) == ("3__0", ("red cup on table",), (0, 0, 8, 6.5))
+    assert (reference.category, reference.attributes, area(reference)) == ("cup", ("red",), 4 + 1 + 4)
+    for damage in ({"image_id": 4}, {"Polygons": [[[[0, 0, 0]]]]}, {"instance_boxes": []}, {"phrase": ""}):
+        (folder / "refer_miniv.json").write_text(json.dumps([task, task | damage]))
+        with pytest.raises(UserError, match=r"refer_miniv.json: phrase 2\b"):
+            load_splits("phrasecut", tmp_path, "-", ["miniv"])
+
+
 # --- ReferIt
 
 
@@ -133,14 +218,16 @@ def test_your_own_data(tmp_path):
     polygon = {"mask": [[0, 0, 4, 0, 4, 3, 0, 3]], "bbox": [0, 0, 4, 3]}
     Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg")
     photo = {"image": "a.jpg", "sentences": ["one", "two"]}
-    lines = [json.dumps(photo | masks) for masks in ({}, {"mask": "masks/m.png"}, polygon)]
+    lines = [json.dumps(photo | masks) for masks in ({}, {"mask": "masks/m.png"}, polygon, {"mask": []})]
     (tmp_path / "train.jsonl").write_text("\n\n".join(lines))
     split = load_splits("jsonl", tmp_path, "unc", ["train"])["train"]
     assert split.photo_path(split.references[0]) == tmp_path / "a.jpg"
-    assert [r.name for r in split.references] == ["0_0", "1_0", "2_0"]
-    assert [r.size for r in split.references] == [None, (6, 8), (6, 8)]
-    assert [r.box for r in split.references] == [None, (4, 1, 7, 3), (0, 0, 4, 3)]
-    assert [area(r) for r in split.references[1:]] == [6, 12]
+    assert [r.name for r in split.references] == ["0_0", "1_0", "2_0", "3_0"]
+    assert [r.size for r in split.references] == [None, (6, 8), (6, 8), (6, 8)]
+    assert [r.box for r in split.references] == [None, (4, 1, 7, 3), (0, 0, 4, 3), None]
+    assert [area(r) for r in split.references[1:3]] == [6, 12]
+    assert [r.absent for r in split.references] == [False, False, False, True]
+    assert not ground_truth(split, split.references[3], (6, 8)).any()
 
 
 def test_a_photo_has_one_name_however_its_path_is_written(tmp_path):

@@ -58,6 +58,26 @@ def test_metrics_by_hand():
     assert summarise([*outcomes, Outcome(1, 0, 0, 4, 0, False, False, 0, False)])["empty"] == 33.3333
 
 
+def test_metrics_of_absent_refs_by_hand():
+    """Two refs with a target, found with IoU 1/2 and wrongly left empty; two absent ones, one of them a false alarm."""
+    nothing = np.zeros((2, 3), bool)
+    pair, one, corner = nothing.copy(), nothing.copy(), nothing.copy()
+    pair[0, :2] = one[0, 0] = corner[1, 2] = True
+
+    def outcome(index, mask, truth, box):
+        return evaluate_response(mask.astype(float), mask, truth, box, index, 0)
+
+    targets = [outcome(0, one, pair, (0, 0, 2, 1)), outcome(1, nothing, one, (0, 0, 1, 1))]
+    absent = [outcome(2, nothing, nothing, None), outcome(3, pair | corner, nothing, None)]
+    found, without = summarise(targets + absent), summarise(targets)
+    assert without.keys() == found.keys() - {"gIoU", "cIoU", "N_acc", "T_acc"}
+    same = without.keys() - {"empty"}
+    assert {name: found[name] for name in same} == {name: without[name] for name in same}
+    assert found["gIoU"] == 100 * (1 / 2 + 0 + 1 + 0) / 4
+    assert found["cIoU"] == round(100 * (1 + 0) / (2 + 1 + 3), 4)
+    assert (found["N_acc"], found["T_acc"], found["empty"], found["mIoU"]) == (50, 50, 50, 25)
+
+
 def test_maps_without_a_positive_value_have_no_mask():
     maps = at_photo_size(torch.stack([torch.zeros(1, 4, 4), torch.full((1, 4, 4), -2.0)]), (6, 8))
     assert maps.shape == (2, 6, 8)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dataset.references import Reference, Split
+from dataset.references import ABSENT, Reference, Split
 from model.report import (
     choose_cases,
     draw_photos,
@@ -77,6 +77,35 @@ def test_groups_by_hand(tmp_path):
     }
     unnamed = split.part([replace(references[0], category=None), *references[1:]])
     assert groups(unnamed).keys() == found.keys() - {rivals}
+
+
+def test_absent_refs_are_in_no_group_and_no_case(split):
+    absent = replace(split.references[1], segmentation=ABSENT, box=None)
+    split = split.part([split.references[0], absent, split.references[2]])
+    outcomes = [
+        outcome(0, 1, 2),
+        outcome(0, 0, 2, 1),
+        outcome(1, 0, 8)._replace(absent=True, predicted=8),
+        outcome(2, 2, 2),
+    ]
+    report = report_split(split, outcomes)
+    assert all(2 not in group for slices in groups(split).values() for group in slices.values())
+    assert {place for places in report["cases"].values() for place in places} == {0, 1, 3}
+    assert (sum(report["histogram"]), report["metrics"]["N_acc"]["value"]) == (3, 0)
+    assert report["metrics"]["cIoU"]["value"] == round(100 * 3 / 14, 4)
+
+
+def test_frequent_categories_and_attributes_are_groups(split):
+    first, second, third = split.references
+    named = [
+        replace(first, category="cup", attributes=("red", "big")),
+        replace(second, category="table"),
+        replace(third, category="cup", attributes=("red",)),
+    ]
+    found = groups(split.part(named))
+    labels = {title: {name: list(places) for name, places in found[title].items()} for title in found}
+    assert labels["Frequent categories"] == {"cup": [0, 1, 3], "table": [2]}
+    assert labels["Frequent attributes"] == {"red": [0, 1, 3], "big": [0, 1]}
 
 
 def test_cases_prefer_first_sentences_of_refs():

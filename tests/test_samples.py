@@ -1,5 +1,7 @@
 """Samples for training and evaluation against the published data (h), and how they are drawn."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from clip import tokenize
 from dataset.artifacts import write_mask
 from dataset.datasets import load_splits
-from dataset.references import Reference, Split
+from dataset.references import ABSENT, Reference, Split
 from dataset.samples import (
     EvalPhotos,
     TrainSamples,
@@ -58,6 +60,20 @@ def test_a_split_without_masks_is_exported_not_evaluated(tmp_path):
     with pytest.raises(UserError, match="has no mask for ref 0_0: it can be trained on and exported, "):
         EvalPhotos(split, 32, 20)
     assert len(EvalPhotos(split, 32, 20, masks=False)) == 1
+
+
+def test_absent_refs_are_evaluated_not_trained_on(tmp_path):
+    train = SPLITS["train"]
+    gone = replace(train.references[1], segmentation=ABSENT, box=None)
+    split = train.part([train.references[0], gone, *train.references[2:]])
+    samples = TrainSamples(split, 32, 20, seed=0)
+    assert [r.index for r in samples.references] == [r.index for r in train.references if r.index != 1]
+    assert len(samples.sentences) == sum(len(r.sentences) for r in samples.references)
+    targets = {t.reference.index: t for batch in EvalPhotos(split, 32, 20) for t in batch.targets}
+    assert (targets[1].box, targets[1].mask.shape, targets[1].mask.any()) == (None, gone.size, False)
+    for reference in samples.references:
+        write_mask(tmp_path, reference.name, np.ones(reference.size, bool))
+    assert len(with_pseudo_masks(split, tmp_path, skip_missing=False).references) == len(samples)
 
 
 def test_negatives_come_from_the_photo_s_other_refs_else_have_another_text():

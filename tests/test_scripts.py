@@ -18,9 +18,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dataset.artifacts import map_path, read_map
 from dataset.datasets import load_splits
+from dataset.samples import EvalPhotos, eval_loader
+from model.build import load_network
+from model.evaluation import evaluate, suggest_absent_below
 from model.sheets import EXAMPLE_TILE
 from tests.conftest import GPU, ROOT, SMALL, data_words, run, train_words
+from toy.layouts import write_refcocog
+from toy.photos import make_photos
 from utils.files import lock_folder
+from utils.metrics import Outcome
 from utils.pictures import GAP
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -105,6 +111,45 @@ def test_validation_prints_and_writes_the_same_metrics_and_a_card_of_them(traine
     status, _, errors = script(*words, "--test_split", "val", "--report", tmp_path / "third", "--compare", second)
     assert (status, "has no usable table of the split 'val'" in errors, errors.count("\n")) == (2, True, 1)
     assert not (tmp_path / "third").exists()
+
+
+def test_masks_are_empty_where_scores_are_low(trained, tmp_path, script):
+    """Training stores the limit; with it, or with a number, evaluation empties masks and changes nothing else."""
+    write_refcocog(tmp_path, make_photos(7, {"train": 2, "val": 1, "test": 2}), general=True)
+    words = ["--dataset", "grefcoco", "--splitBy", "unc", "--refer_data_root", tmp_path, *SMALL, "--test_split", "test"]
+    words = ["validate.py", *words, "--output", trained[0]]
+    stored = torch.load(trained[0] / "ckpt.pth", weights_only=True)["metrics"]["absent_below"]
+    assert stored in [line["absent_below"] for line in log_of(trained[0])]
+    found = {}
+    for limit in ("-1e9", stored, "suggested", "1e9"):
+        file = tmp_path / f"{limit}.json"
+        status, _, errors = script(*words, "--absent_below", limit, "--json", file, "--report", tmp_path / str(limit))
+        assert status == 0, errors
+        found[limit] = json.loads(file.read_text())["test"]
+    assert script(*words, "--json", tmp_path / "off.json")[0] == 0
+    assert json.loads((tmp_path / "off.json").read_text())["test"] == found["-1e9"]
+    assert found[stored] == found["suggested"]
+    off, on = found["-1e9"], found["1e9"]
+    assert (on["N_acc"], on["T_acc"], on["empty"], on["mIoU"]) == (100, 0, 100, 0)
+    assert (on["PointM"], on["Hit"]) == (off["PointM"], off["Hit"])
+    table = json.loads((tmp_path / "suggested" / "report.json").read_text())["splits"]["test"]["table"]["outcome"]
+    outcomes = [Outcome(*row) for row in table]
+    assert all(not outcome.predicted for outcome in outcomes if outcome.score < stored)
+    assert {outcome.absent for outcome in outcomes} == {True, False}
+    status, printed, _ = script("toy/measure_absence.py", "--pretrain", trained[0] / "ckpt.pth", "--data", tmp_path)
+    assert (status, f"limit {stored}" in printed, "absent by place" in printed) == (0, True, True)
+    for more, message in (("suggested", "suggests no --absent_below"), ("nan", "not a number or the word suggested")):
+        status, _, errors = script(*words, "--untrained", "--backbone", "toy", "--absent_below", more)
+        assert (status, message in errors, errors.count("\n")) == (2, True, 1)
+
+
+def test_the_limit_is_the_score_that_95_percent_of_true_sentences_reach(world, trained):
+    network, split = load_network(trained[0] / "ckpt.pth"), load_splits("refcocog", world, "umd", ["train"])["train"]
+    loader = eval_loader(EvalPhotos(split, 64, 20), 1, 0)
+    scores = np.array([outcome.score for outcome in evaluate(network, loader, torch.device("cpu"))])
+    limit = suggest_absent_below(network, loader, torch.device("cpu"))
+    assert (scores >= limit).mean() == pytest.approx(0.95, abs=1 / len(scores))
+    assert network.suggested_absent_below in [line["absent_below"] for line in log_of(trained[0])]
 
 
 def test_export_writes_a_map_for_each_ref_and_their_names(trained, world, tmp_path, monkeypatch, capsys):

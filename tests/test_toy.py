@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from pycocotools import mask as coco_mask
 
 from clip import build_clip, encode_text, tokenize
 from clip.loading import TOY_WEIGHTS
+from dataset.datasets import load_splits
 from IRNet.network import TOY_WEIGHTS as TOY_RESNET
 from IRNet.network import build_network
 from model.scorer import Scorer
@@ -18,7 +20,7 @@ from toy.make_clip import contrastive_loss, save_networks, train_networks
 from toy.measure_clip import FOCUSED, cosines, draw_views, probe, zero_shot
 from toy.photos import Photo, make_photo, make_photos
 from toy.scenes import SHAPES, Scene, Thing, coverage, unit_contour
-from toy.sentences import Meaning, is_unambiguous, resolve, vocabulary
+from toy.sentences import Meaning, absent_meanings, is_unambiguous, resolve, vocabulary
 from toy.views import ToyViews, View, collate, vocabulary_rows
 from utils.errors import UserError
 
@@ -115,6 +117,28 @@ def test_refcocog_files(tmp_path, photos):
         assert SHAPES[ref["category_id"] - 1] == things[ref["ann_id"] - 1][0].shape
         assert ref["sent_ids"] == [sentence["sent_id"] for sentence in ref["sentences"]]
         assert all(sentence["sent"].split() == sentence["tokens"] for sentence in ref["sentences"])
+
+
+def test_grefcoco_files(tmp_path, photos):
+    """Beside RefCOCOg's refs those of pairs, and of what nothing there can be taken for: its words say why."""
+    _, count = write_refcocog(tmp_path, iter(photos), general=True)
+    splits = load_splits("grefcoco", tmp_path, "unc", ["train", "val", "testA", "testB"])
+    refs = json.loads((tmp_path / "refer/grefcoco/grefs(unc).json").read_text())
+    assert sum(len(split.references) for split in splits.values()) == count == len(refs)
+    scenes = {photo.image_id: photo.scene for photo in photos}
+    singles = [[s["sent"] for s in ref["sentences"]] for ref in refs if len(ref["ann_id"]) == 1 and "absent" not in ref]
+    assert singles == [[text for text, _ in said] for photo in photos for _, said in photo.described]
+    absent = [r for split in splits.values() for r in split.references if r.absent]
+    assert {ref["ref_id"] for ref in refs if "absent" in ref} == {r.ref_id for r in absent}
+    assert any(" and " in ref["sentences"][0]["sent"] and len(ref["ann_id"]) == 2 for ref in refs)
+    kinds = set()
+    for scene in scenes.values():
+        for meaning in absent_meanings(scene):
+            kinds.add(meaning.kind)
+            assert resolve(scene, meaning, strict=False) == []
+            attributes = replace(meaning, place=None, relation=None, anchor=None)
+            assert bool(resolve(scene, attributes)) == (meaning.kind != "attribute")
+    assert kinds == {"attribute", "place", "relation"}
 
 
 def test_referit_files(tmp_path, photos):

@@ -2,6 +2,7 @@
 
 python -m toy --output data/toy
 python -m toy --output data/toy_referit --layout referit
+python -m toy --output data/toy_absent --layout grefcoco     # with sentences of two objects, and of what is not there
 """
 
 from utils.start import run_script

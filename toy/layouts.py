@@ -1,17 +1,19 @@
-"""The toy world on disk, in the files of RefCOCOg or of ReferIt. The same photos give the same bytes.
+"""The toy world on disk, in the files of RefCOCOg, of gRefCOCO or of ReferIt. The same photos give the same bytes.
 
 Annotations are removed first and written last: where there are annotations, all photos are there.
 """
 
 import itertools
+import json
 import pickle
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pycocotools import mask as coco_mask
 
-from toy.photos import Photo
+from toy.photos import Photo, beyond_one
 from toy.scenes import SHAPES, Scene, Thing
 from utils.errors import UserError
 from utils.files import atomic_write, write_json
@@ -21,13 +23,14 @@ MARKER = "toy_world.json"  # beside the annotations, from before the first photo
 RLE_EVERY = 10  # every tenth annotation is run-length encoded, the others are polygons: COCO has both
 
 
-def write_refcocog(output: Path, photos: Iterator[Photo]) -> tuple[int, int]:
-    """Write the photos and their annotations in RefCOCOg's layout.
+def write_refcocog(output: Path, photos: Iterator[Photo], general: bool = False) -> tuple[int, int]:
+    """Write the photos and their annotations in RefCOCOg's layout; `general`: in gRefCOCO's.
 
+    gRefCOCO has refs of two objects and of nothing that is there besides; of the latter, `absent` says what is wrong.
     Returns the numbers of photos and of refs. Raises UserError if another data set is there.
     """
-    folder = output / "refer" / "refcocog"
-    instances, refs_file = folder / "instances.json", folder / "refs(umd).p"
+    folder = output / "refer" / ("grefcoco" if general else "refcocog")
+    instances, refs_file = folder / "instances.json", folder / ("grefs(unc).json" if general else "refs(umd).p")
     _claim(folder, (instances, refs_file), output / "train2014")
     images, annotations, refs = [], [], []
     sentence_ids = itertools.count(1)
@@ -36,31 +39,36 @@ def write_refcocog(output: Path, photos: Iterator[Photo]) -> tuple[int, int]:
         _write_bytes(output / "train2014" / name, photo.jpeg)
         size = {"height": photo.scene.height, "width": photo.scene.width}
         images.append({"id": photo.image_id, "file_name": name, **size})
-        described = dict(photo.described)
+        ids: dict[Thing, dict[str, int]] = {}
         for thing in photo.scene.things:
             polygon, rle, box = _outline(thing, photo.scene)
             ann_id = len(annotations) + 1
-            ids = {"image_id": photo.image_id, "category_id": SHAPES.index(thing.shape) + 1}
+            ids[thing] = {"image_id": photo.image_id, "category_id": SHAPES.index(thing.shape) + 1}
             outline = {"segmentation": [polygon] if ann_id % RLE_EVERY else rle, "area": float(coco_mask.area(rle))}
-            annotations.append({"id": ann_id, **ids, **outline, "bbox": box, "iscrowd": 0})
-            if thing not in described:
-                continue
+            annotations.append({"id": ann_id, **ids[thing], **outline, "bbox": box, "iscrowd": 0})
+            ids[thing] = {"ann_id": ann_id, **ids[thing]}
+        named = [((thing,), [text for text, _ in said], None) for thing, said in photo.described]
+        for things, texts, wrong in [*named, *(beyond_one(photo) if general else ())]:
             sentences = [
                 {"sent_id": next(sentence_ids), "sent": text, "raw": text.capitalize() + ".", "tokens": text.split()}
-                for text, _ in described[thing]
+                for text in texts
             ]
+            own = [ids[thing] for thing in things] or [{"ann_id": -1, "image_id": photo.image_id, "category_id": -1}]
+            many = {key: [one[key] for one in own] for key in ("ann_id", "category_id")} if general else {}
             refs.append(
                 {
                     "ref_id": len(refs) + 1,
-                    "ann_id": ann_id,
-                    **ids,
-                    "file_name": name.replace(".jpg", f"_{ann_id}.jpg"),
-                    "split": photo.split,
+                    **own[0],
+                    **many,
+                    "file_name": name.replace(".jpg", f"_{own[0]['ann_id']}.jpg"),
+                    # gRefCOCO's test photos are in two splits.
+                    "split": f"test{'AB'[photo.image_id % 2]}" if general and photo.split == "test" else photo.split,
                     "sent_ids": [sentence["sent_id"] for sentence in sentences],
                     "sentences": sentences,
+                    **({"absent": wrong} if wrong else {}),
                 }
             )
-    _write_bytes(refs_file, pickle.dumps(refs, protocol=2))
+    _write_bytes(refs_file, json.dumps(refs).encode() if general else pickle.dumps(refs, protocol=2))
     categories = [{"id": i + 1, "name": shape, "supercategory": "shape"} for i, shape in enumerate(SHAPES)]
     tables = {"images": images, "annotations": annotations, "categories": categories}
     write_json(instances, {"info": {"description": DESCRIPTION}, **tables})
@@ -96,7 +104,7 @@ def write_referit(output: Path, photos: Iterator[Photo]) -> tuple[int, int]:
     return len(entries), sum(len(entry["annotations"]) for entry in entries)
 
 
-LAYOUTS = {"refcocog": write_refcocog, "referit": write_referit}
+LAYOUTS = {"refcocog": write_refcocog, "referit": write_referit, "grefcoco": partial(write_refcocog, general=True)}
 
 
 def _outline(thing: Thing, scene: Scene) -> tuple[list[float], dict[str, Any], list[float]]:

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from toy.scenes import Scene, Thing, paint, random_scene
-from toy.sentences import Meaning, sentences
+from toy.sentences import Meaning, absent_meanings, phrase, sentences
 
 
 class Photo(NamedTuple):
@@ -32,6 +32,23 @@ def make_photo(seed: int, image_id: int, split: str) -> Photo:
     quality = int(rng.integers(85, 96))
     _, jpeg = cv2.imencode(".jpg", paint(rng, scene)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     return Photo(image_id, split, scene, jpeg.tobytes(), described)
+
+
+def beyond_one(photo: Photo) -> Iterator[tuple[tuple[Thing, ...], list[str], str | None]]:
+    """Sentences of a photo that mean two objects or none that is there: the objects, the sentences, what is wrong.
+
+    What is wrong with those that mean none is an `attribute`, which nothing there has, a `place` or a `relation`.
+    """
+    rng = np.random.default_rng((photo.image_id, 1))
+    if len(photo.described) > 1:
+        (first, said), (second, also_said) = photo.described[:2]
+        yield (first, second), [f"{said[0][0]} and {also_said[0][0]}"], None
+    wrong: dict[str, list[Meaning]] = {}
+    for meaning in absent_meanings(photo.scene):
+        wrong.setdefault(meaning.kind, []).append(meaning)
+    for kind, found in wrong.items():
+        texts = [phrase(rng, found[index]) for index in rng.permutation(len(found))[:3]]
+        yield (), list(dict.fromkeys(texts)), kind
 
 
 def make_photos(seed: int, counts: dict[str, int]) -> Iterator[Photo]:

@@ -114,6 +114,19 @@ def meanings(scene: Scene, thing: Thing) -> Iterator[Meaning]:
     return (meaning for meaning in candidates if is_unambiguous(scene, meaning, thing))
 
 
+def absent_meanings(scene: Scene) -> Iterator[Meaning]:
+    """Meanings that nothing in a scene fits, not even loosely: each is a true one with one word changed.
+
+    A changed attribute is one that nothing there has. With a changed place or relation the attributes are still right.
+    """
+    shapes, colours = {thing.shape for thing in scene.things}, {thing.colour for thing in scene.things}
+    others = {"shape": set(SHAPES) - shapes, "colour": set(COLOURS) - colours, "place": PLACES, "relation": RELATIONS}
+    for meaning in (meaning for thing in scene.things for meaning in meanings(scene, thing)):
+        for name in ("shape", "colour") if meaning.kind == "attribute" else (meaning.kind,):
+            changed = [replace(meaning, **{name: value}) for value in sorted(others[name]) if getattr(meaning, name)]
+            yield from (candidate for candidate in changed if not resolve(scene, candidate, strict=False))
+
+
 def _noun_phrase(rng: np.random.Generator, meaning: Meaning) -> str:
     words = [str(rng.choice(SIZE_WORDS[meaning.size]))] if meaning.size else []
     words += [meaning.colour] if meaning.colour else []

@@ -12,6 +12,11 @@ class Responses(NamedTuple):
     scores: torch.Tensor  # (N, 1, h, w), at the network's own resolution
     maps: torch.Tensor  # (N, 1, S, S), at its input's
 
+    @property
+    def peaks(self) -> torch.Tensor:
+        """Each sentence's largest score (N,): low where nothing there fits it. A normalised map cannot say that."""
+        return self.scores.amax(dim=(1, 2, 3))
+
 
 def in_full_precision(x: torch.Tensor) -> torch.Tensor:
     """Half precision as float32; float32 and float64 stay as they are."""

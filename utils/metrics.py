@@ -27,6 +27,8 @@ class Outcome(NamedTuple):
     hit: bool  # the maximum lies in the true box
     box_iou: float  # with the true box: of the last proposal that holds the maximum, else of the first
     box_hit: bool  # some proposal has an IoU above 0.5 with the true box
+    absent: bool = False  # nothing in the photo fits the sentence
+    score: float = 0.0  # the largest that the network gave it, see `Responses.peaks`; of a stored mask 0
 
     @property
     def iou(self) -> float:
@@ -48,12 +50,22 @@ def proposal_boxes(mask: np.ndarray) -> np.ndarray:
 
 
 def evaluate_response(
-    response: np.ndarray, mask: np.ndarray, truth: np.ndarray, box: Sequence[float], reference: int, sentence: int
+    response: np.ndarray,
+    mask: np.ndarray,
+    truth: np.ndarray,
+    box: Sequence[float] | None,
+    reference: int,
+    sentence: int,
+    score: float = 0.0,
 ) -> Outcome:
     """All metrics of one sentence.
 
-    `response` float (H, W), `mask` its foreground bool (H, W), `truth` the true mask bool (H, W), `box` the true box.
+    `response` float (H, W), `mask` its foreground bool (H, W), `truth` the true mask bool (H, W), `box` the true box,
+    None where nothing fits the sentence.
     """
+    counts = [int(np.count_nonzero(pixels)) for pixels in (mask & truth, mask | truth, mask)]
+    if box is None:
+        return Outcome(reference, sentence, *counts, False, False, 0.0, False, absent=True, score=score)
     row, column = np.unravel_index(np.argmax(response), response.shape)  # the first in reading order on a tie
 
     def holds_peak(candidate: Sequence[float]) -> bool:
@@ -66,38 +78,49 @@ def evaluate_response(
     return Outcome(
         reference,
         sentence,
-        intersection=int(np.count_nonzero(mask & truth)),
-        union=int(np.count_nonzero(mask | truth)),
-        predicted=int(np.count_nonzero(mask)),
+        *counts,
         pointing=bool(truth[row, column]),
         hit=holds_peak(box),
         box_iou=float(overlaps[holding[-1] if holding else 0]),
         box_hit=bool((overlaps > 0.5).any()),
+        score=score,
     )
 
 
 def metric_parts(outcomes: Sequence[Outcome]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Numerators and denominators of each metric, float64 (N,): it is the sum of the former over that of the latter.
 
-    `mIoU` is the mean of I/U, `oIoU` the sum of I over the sum of U, `empty` the share of sentences without
-    any predicted pixel.
+    `mIoU` is the mean of I/U, `oIoU` the sum of I over the sum of U. They leave absent refs out, as do all others but
+    `empty`, the share of sentences without any predicted pixel. Where there are absent refs, so are the metrics of
+    gRefCOCO's authors: `gIoU`, a mean in which an absent ref counts 1 if its mask is empty, else 0; `cIoU`, to whose
+    union a false alarm adds its area; `N_acc`, the share of absent refs with an empty mask; and `T_acc`, the share of
+    the others whose mask is not empty.
     """
     iou = np.array([outcome.iou for outcome in outcomes])
-    one = np.ones(len(outcomes))
 
     def column(name: str) -> np.ndarray:
         return np.array([getattr(outcome, name) for outcome in outcomes], dtype=np.float64)
 
-    return {
-        "mIoU": (iou, one),
-        "oIoU": (column("intersection"), column("union")),
-        **{f"P@{threshold}": ((iou >= threshold).astype(np.float64), one) for threshold in IOU_THRESHOLDS},
-        "PointM": (column("pointing"), one),
-        "Hit": (column("hit"), one),
-        "box_mIoU": (column("box_iou"), one),
-        "box_acc": (column("box_hit"), one),
-        "empty": ((column("predicted") == 0).astype(np.float64), one),
+    absent, empty = column("absent"), (column("predicted") == 0).astype(np.float64)
+    present, union = 1 - absent, column("union")
+    parts = {
+        "mIoU": (iou * present, present),
+        "oIoU": (column("intersection") * present, union * present),
+        **{f"P@{threshold}": ((iou >= threshold) * present, present) for threshold in IOU_THRESHOLDS},
+        "PointM": (column("pointing"), present),
+        "Hit": (column("hit"), present),
+        "box_mIoU": (column("box_iou"), present),
+        "box_acc": (column("box_hit"), present),
+        "empty": (empty, np.ones(len(outcomes))),
     }
+    if absent.any():
+        parts |= {
+            "gIoU": (np.where(absent, empty, iou), np.ones(len(outcomes))),
+            "cIoU": (column("intersection"), union),
+            "N_acc": (empty * absent, absent),
+            "T_acc": ((1 - empty) * present, present),
+        }
+    return parts
 
 
 def summarise(outcomes: Sequence[Outcome], of_masks: bool = False) -> dict[str, float]:

@@ -5,6 +5,7 @@ that no longer make a difference are accepted, and their help says so.
 """
 
 import argparse
+import math
 import sys
 import textwrap
 from collections.abc import Callable
@@ -82,6 +83,11 @@ query_length = _number(
 seed_number = _number(int, lambda v: 0 <= v < 2**32, "a whole number from 0 to 4294967295")
 port_number = _number(int, lambda v: 0 <= v < 65536, "a port from 0 to 65535")
 fraction = _number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
+
+
+def absence_limit(text: str) -> float | str:
+    """A finite number, or the word `suggested`."""
+    return text if text == "suggested" else _number(float, math.isfinite, "a number or the word suggested")(text)
 
 
 def on_off(text: str) -> bool:
@@ -216,6 +222,13 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     words = "give them the mean of their maps instead, which needs no scorer and is not the paper's"
     one_map.add_argument("--mean_map", action="store_true", help=words)
     add_scorer_option(group)
+    group.add_argument(
+        "--absent_below",
+        type=absence_limit,
+        metavar="X",
+        help="empty the masks of sentences whose largest score is below X, as of things that are not there; suggested: "
+        "the X in the checkpoint, at which 95 %% of the sentences stage 1 was trained on keep theirs (default: off)",
+    )
     group.add_argument("--json", metavar="FILE", help="also write the metrics to this file, by split")
     group.add_argument(
         "--report", metavar="FOLDER", help="write report.json and report.html there: intervals, slices, pictures"
