@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -248,5 +248,5 @@ def eval_loader(photos: EvalPhotos, batch_size: int, workers: int, finished: Con
     """
     count = len(photos)
     batches = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
-    own = shard([batch for batch in batches if batch not in finished])
-    return DataLoader(photos, batch_sampler=own, num_workers=workers, collate_fn=collate_photos)
+    own = chain.from_iterable(shard([batch for batch in batches if batch not in finished]))  # the short one is the last
+    return DataLoader(photos, batch_size, sampler=list(own), num_workers=workers, collate_fn=collate_photos)
