@@ -24,7 +24,7 @@ from utils.options import Parser
 
 
 def main() -> None:
-    parser = Parser(__doc__.partition("\n\nOf the")[0])
+    parser = Parser(__doc__, "python -m toy.measure_absence --pretrain output/toy/stage1/ckpt.pth")
     parser.add_argument("--pretrain", type=Path, required=True, metavar="FILE", help="a checkpoint of stage 1")
     parser.add_argument("--data", type=Path, default=Path("data/toy_absent"), metavar="FOLDER", help="the toy world")
     args = parser.parse_args()
