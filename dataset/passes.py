@@ -19,7 +19,7 @@ from tqdm import tqdm
 from dataset.artifacts import read_map
 from dataset.photos import at_size, read_photo, same_aspect
 from utils.distributed import all_gather, is_main, shard, usable_cores
-from utils.errors import UserError, WriteError, one_line, reason
+from utils.errors import UserError, WriteError, one_line
 from utils.log import log
 from utils.memory import return_freed_memory
 
@@ -99,10 +99,8 @@ def _outcomes(work: Work, photo: PhotoRefs) -> dict[str, bool | UserError]:
     except (MemoryError, RuntimeError) as error:
         if not _lacks_memory(error):
             raise
-        words = (
-            f"{path} takes more memory than there is ({reason(error)}); give fewer --num_workers, or make it smaller"
-        )
-        outcomes |= {name: UserError(words) for name in names if name not in outcomes}
+        refusal = UserError(f"{path} takes more memory than there is; give fewer --num_workers, or make it smaller")
+        outcomes |= {name: refusal for name in names if name not in outcomes}
     return outcomes
 
 
