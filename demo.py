@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Container, Iterable, Iterator
+from functools import lru_cache
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -26,14 +27,13 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from dataset.checks import checked_sentence
-from dataset.photos import read_photo
-from model.segmenter import Segmenter, load_model
+from dataset.photos import photos_in, read_photo
+from model.segmenter import EncodedPhoto, Segmenter, load_model
 from utils.errors import UserError, as_unicode, one_line, reason
 from utils.files import write_json
 from utils.options import Parser, input_size, port_number
 from utils.pictures import heat_overlay, mask_overlay, save_png
 
-PHOTOS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 PUBLISHED = "stage2_refcocog_umd"
 REPOSITORY = Path(__file__).parent
 
@@ -88,12 +88,7 @@ def photo_files(paths: list[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise UserError(f"the photo {path} is not there; name another --img")
-        inside = [path]
-        if path.is_dir():
-            inside = sorted(f for f in path.iterdir() if f.suffix.lower() in PHOTOS and not f.name.startswith("."))
-            if not inside:
-                raise UserError(f"the folder {path} holds no photo ({', '.join(PHOTOS)}); name another --img")
-        files += inside
+        files += photos_in(path) if path.is_dir() else [path]
     return files
 
 
@@ -199,6 +194,11 @@ def build_page(segmenter: Segmenter):
     scratch = tempfile.TemporaryDirectory()  # for as long as the page
     os.environ["GRADIO_TEMP_DIR"] = scratch.name  # /tmp/gradio may be another user's; Gradio makes a missing one
 
+    @lru_cache(maxsize=4)
+    def encoded(file: str) -> EncodedPhoto:
+        """Kept, so that another threshold or sentence does not encode the photo again."""
+        return segmenter.encode(file)
+
     def segment(file: str | None, text: str, threshold: float):
         """For each sentence the response and the mask over the photo; the masks as files."""
         sentences = [line.strip() for line in (text or "").splitlines() if line.strip()]
@@ -206,7 +206,7 @@ def build_page(segmenter: Segmenter):
             raise gr.Error("Choose a photo and type a sentence.", print_exception=False)
         try:
             photo = read_photo(file, upright=True, hint="choose another photo")
-            responses = segmenter.respond(photo, sentences)
+            responses = segmenter.respond(encoded(file), sentences)
         except UserError as error:
             words = str(error).replace(f"{Path(file).parent}/", "")  # which is Gradio's
             raise gr.Error(words, print_exception=False) from None

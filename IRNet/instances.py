@@ -79,6 +79,15 @@ def strongest(scores: torch.Tensor, threshold: float) -> torch.Tensor:
     return (instance == numbers) & (best > threshold)
 
 
+def part_at_peak(mask: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """The 4-connected part of a mask in which the response is largest: a sentence names one thing.
+
+    mask: bool (H, W). response: float32 (H, W), at least 0. Returns bool (H, W), empty for an empty mask.
+    """
+    parts, _ = ndimage.label(mask)
+    return mask & (parts == parts.flat[np.where(mask, response, -1).argmax()])
+
+
 def connected_parts(scores: np.ndarray, masks: np.ndarray, smallest: float) -> list[dict[str, Any]]:
     """The 4-connected parts of every instance in scan order, with COCO's compressed run lengths as `segmentation`.
 

@@ -23,7 +23,15 @@ from dataset.artifacts import (
 from dataset.passes import Outcomes, PhotoRefs, fitted, make_files
 from dataset.photos import at_size, read_photo
 from IRNet.data import normalise
-from IRNet.instances import cluster, connected_parts, find_centroids, instance_seeds, strongest, upsample_scores
+from IRNet.instances import (
+    cluster,
+    connected_parts,
+    find_centroids,
+    instance_seeds,
+    part_at_peak,
+    strongest,
+    upsample_scores,
+)
 from IRNet.network import EdgeDisplacement, load_network
 from IRNet.random_walk import random_walk
 from IRNet.resume import fingerprint, map_fingerprint, start_pass
@@ -47,6 +55,7 @@ class MaskSettings:
     exp_times: int
     ins_seg_bg_thres: float  # foreground where the score exceeds this, 0..1
     save_instances: bool  # too, beside the mask
+    part: str  # "all" of a mask, or of its parts the one at the response's "peak"
 
 
 def make_ins_seg(
@@ -86,11 +95,13 @@ def make_masks(
     maps = torch.from_numpy(np.stack([*responses.values()])).to(device)
     every_score = pseudo_scores(maps, edge, instances, settings.beta, settings.exp_times)
     for name, scores in zip(responses, every_score, strict=True):
-        masks = strongest(scores, settings.ins_seg_bg_thres)
-        mask = at_size(masks.any(dim=0).cpu().numpy(), size)
+        masks = strongest(scores, settings.ins_seg_bg_thres).cpu().numpy()
+        if settings.part == "peak":
+            masks &= part_at_peak(masks.any(axis=0), responses[name])
+        mask = at_size(masks.any(axis=0), size)
         parts = None
         if settings.save_instances:
-            full = ([at_size(one, size) for one in every.cpu().numpy()] for every in (scores, masks))
+            full = ([at_size(one, size) for one in every] for every in (scores.cpu().numpy(), masks))
             parts = connected_parts(*full, SMALL_PART * mask.size)
         write_mask(mask_dir, name, mask, parts)
         yield name, bool(mask.any())

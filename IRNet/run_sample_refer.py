@@ -92,6 +92,8 @@ def build_parser() -> Parser:
     masks.add_argument("--beta", type=positive_float, default=10, help="exponent of the walk's affinities")
     masks.add_argument("--exp_times", type=walk_exponent, default=8, help="the walk takes 2 to this power steps")
     masks.add_argument("--ins_seg_bg_thres", type=fraction, default=0.25, help="foreground: score above this")
+    words = "keep all of a mask, as published, or only the connected part with the largest response"
+    masks.add_argument("--part", choices=["all", "peak"], default="all", help=words)
     masks.add_argument("--save_instances", action="store_true", help="also write <name>.json: instances as COCO RLE")
     return parser
 
@@ -136,7 +138,7 @@ def run(args: argparse.Namespace) -> None:
             )
             train_irn(photos, label_dir, checkpoint, schedule, *where)
         if args.make_ins_seg_pass:
-            settings = MaskSettings(args.beta, args.exp_times, args.ins_seg_bg_thres, args.save_instances)
+            settings = MaskSettings(args.beta, args.exp_times, args.ins_seg_bg_thres, args.save_instances, args.part)
             make_ins_seg(photos, map_dir, mask_dir, checkpoint, settings, *where)
             show_pseudo_masks(photos, map_dir, label_dir, mask_dir, args.work_space)
         barrier()

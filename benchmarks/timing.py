@@ -11,6 +11,8 @@ from statistics import median
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from utils.memory import keep_freed_memory
+
 Results = Sequence[Sequence[torch.Tensor]]  # quantities, each of one or more tensors on a common scale
 
 
@@ -47,6 +49,7 @@ class Pair:
 
 def measure(row: Callable[[Setting], Pair], setting: Setting) -> dict[str, float | str]:
     """The row of the table that `row` describes; in a process of its own, it shares no memory with other rows."""
+    keep_freed_memory()  # as every script that computes does
     return compare(row(setting), setting.device)
 
 

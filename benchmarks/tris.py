@@ -4,7 +4,7 @@ Of the straightforward way only what differs is written out; networks, losses an
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice, product
 from typing import Any
@@ -13,19 +13,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pycocotools import mask as coco
 from torch import nn
 
 from benchmarks.timing import Pair, Results, Setting, use_tf32
 from clip import build_clip, encode_text, image_pyramid, tokenize
-from dataset.masks import rasterise
-from dataset.photos import resized, to_input
+from dataset.masks import rasterise, run_lengths
+from dataset.photos import read_photo, resized, to_input
 from dataset.references import Reference, Split
-from dataset.samples import EvalBatch, Target, TrainSamples
+from dataset.samples import EvalBatch, EvalPhotos, Target, TrainSamples, eval_loader
 from model.build import Architecture, build_network
 from model.evaluation import responses
 from model.losses import Stage1Criterion, Stage2Criterion, classification_loss, foreground_loss, negative_loss
+from model.prediction import segment_many
 from model.prms import select_maps
 from model.scorer import Scorer, SentenceTable
+from model.segmenter import Segmenter
 from model.stage1 import Stage1Output
 from utils.distributed import data_parallel
 from utils.engine import Criterion, Precision, build_optimizer, train_step
@@ -234,6 +237,34 @@ def loading(setting: Setting) -> Pair:
     return Pair(load, load_with_masks, count=len(references))
 
 
+def prediction(setting: Setting) -> Pair:
+    """Masks of eight photos with three sentences each, from JPEG files to run lengths; returns the masks' areas."""
+    height, width = setting.photo_size
+    torch.manual_seed(1)
+    references = [Reference(i, i, i, f"{i}.jpg", None, tuple(sentences(3))) for i in range(8)]
+    for reference, pixels in zip(references, smooth(8, 3, height, width), strict=True):
+        picture = (pixels * 40 + 128).clamp(0, 255).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(picture).save(setting.folder / reference.photo, quality=90)
+    split = Split("benchmark", "train", setting.folder, references)
+    segmenter = Segmenter(random_network(setting, 2), setting.input_size, QUERY_LENGTH, setting.device)
+    threads = torch.get_num_threads()
+
+    def areas(masks: Iterable[dict[str, Any]]) -> Results:
+        return [[torch.tensor(coco.area(runs)) for runs in masks]]
+
+    def ours() -> Results:
+        photos = EvalPhotos(split, setting.input_size, QUERY_LENGTH, masks=False)
+        batches = segment_many(segmenter.network, eval_loader(photos, 4, 0), setting.device)
+        return areas(runs for found in batches for _, masks in found for runs, _ in masks)
+
+    def straightforward() -> Results:
+        torch.set_num_threads(threads)  # as before ours
+        pairs = ((split.photo_path(r), sentence) for r in references for sentence in r.sentences)
+        return areas(run_lengths(segmenter.segment(read_photo(path), [text])[0]) for path, text in pairs)
+
+    return Pair(ours, straightforward, count=len(references), unit="photos")
+
+
 def triangle(height: int, width: int) -> list[float]:
     """The polygon of every object, x and y in turns, in pixels."""
     return [0.2 * width, 0.2 * height, 0.7 * width, 0.3 * height, 0.6 * width, 0.8 * height]
@@ -245,6 +276,7 @@ ROWS: dict[str, Callable[[Setting], Pair]] = {
     **{f"evaluate_{count}": partial(evaluation, count, False) for count in (1, 2, 3, 4)},
     **{f"prms_{count}": partial(evaluation, count, True) for count in (1, 2, 3, 4)},
     "loading": loading,
+    "predict_3": prediction,
 }
 GPU_ROWS: dict[str, Callable[[Setting], Pair]] = {
     f"stage{stage}_step_{name}": partial(training, stage, precision=name.split("_")[0], compiled="compiled" in name)

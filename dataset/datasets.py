@@ -62,7 +62,7 @@ DATA_SETS = {
         photo_hint="fetch the photos with: bash scripts/download_data.sh referit",
     ),
     "jsonl": DataSet(
-        lambda root, _, splits: {split: read_jsonl(root, split) for split in splits},
+        lambda root, _, splits: {split: read_jsonl(root / f"{split}.jsonl") for split in splits},
         {UNSPLIT: {"train": None, "val": None}},
         photos=".",
         annotated=False,

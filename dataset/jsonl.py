@@ -21,26 +21,29 @@ from utils.files import from_utf8
 FORM = 'a line is {"image": "photo.jpg", "sentences": ["...", ...]}, see docs/own_data.md'
 
 
-def read_jsonl(root: Path, split: str) -> Split:
-    """A split, without its blank lines; UserError with file and line number for a line that cannot be used."""
-    file = root / f"{split}.jsonl"
+def read_jsonl(file: Path, masks: bool = True) -> Split:
+    """The split in a file, without its blank lines; UserError with line number for a line that cannot be used.
+
+    masks: False does not look at `mask` and `bbox`.
+    """
+    root = file.parent
     try:
         lines = file.read_bytes().splitlines()
     except FileNotFoundError:
-        raise UserError(f"{file} is not there; write it, or choose another split (see docs/own_data.md)") from None
+        raise UserError(f"{file} is not there; write it, or name another (see docs/own_data.md)") from None
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}); check its permissions") from None
     references: list[Reference] = []
     image_ids: dict[str, int] = {}  # photo -> its number, in the order of the lines
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            references.append(_reference(len(references), line, f"{file}:{number}", root, image_ids))
+            references.append(_reference(len(references), line, f"{file}:{number}", root, image_ids, masks))
     if not references:
         raise UserError(f"{file} is empty; {FORM}")
-    return Split("jsonl", split, root, references)
+    return Split("jsonl", file.stem, root, references)
 
 
-def _reference(index: int, line: bytes, where: str, root: Path, image_ids: dict[str, int]) -> Reference:
+def _reference(index: int, line: bytes, where: str, root: Path, image_ids: dict[str, int], masks: bool) -> Reference:
     try:
         entry = json.loads(from_utf8(line))
         if not isinstance(entry, dict):
@@ -48,7 +51,7 @@ def _reference(index: int, line: bytes, where: str, root: Path, image_ids: dict[
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not a JSON object ({reason(error)}); {FORM}") from None
     photo = checked_path(entry.get("image"), where)
-    size, box, mask = None, None, entry.get("mask")
+    size, box, mask = None, None, entry.get("mask") if masks else None
     if isinstance(mask, str):
         mask = root / checked_path(mask, where, "mask")
     if mask is not None:

@@ -47,6 +47,12 @@ def rasterise(segmentation: Any, height: int, width: int) -> np.ndarray:
     return mask
 
 
+def run_lengths(mask: np.ndarray) -> dict[str, Any]:
+    """A mask, bool (H, W), in COCO's compressed run-length encoding, which `rasterise` takes."""
+    runs = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": runs["size"], "counts": runs["counts"].decode()}
+
+
 def foreground(image: Image.Image) -> np.ndarray:
     """What a picture of a mask shows, bool (H, W): what is not 0, with a palette not index 0, in colour not black.
 

@@ -21,6 +21,7 @@ from dataset.photos import at_size, read_photo, same_aspect
 from utils.distributed import all_gather, is_main, shard, usable_cores
 from utils.errors import UserError, WriteError, one_line, reason
 from utils.log import log
+from utils.memory import return_freed_memory
 
 PhotoRefs = tuple[Path, list[str]]  # a photo and the names of the refs in it
 Outcomes = Iterable[tuple[str, bool | UserError]]  # a ref's name, and what became of it
@@ -89,6 +90,7 @@ def _results(job: Callable[[PhotoRefs], dict], photos: list[PhotoRefs], device: 
 def _outcomes(work: Work, photo: PhotoRefs) -> dict[str, bool | UserError]:
     """What `work` yields about the refs of one photo, each refused that it does not get to."""
     path, names = photo
+    return_freed_memory()  # photos have many sizes
     outcomes: dict[str, bool | UserError] = {}
     try:
         outcomes.update(work(path, names))

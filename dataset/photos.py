@@ -24,6 +24,7 @@ STD = (0.229, 0.224, 0.225)
 DEVIATION = 0.05  # of the aspect ratio: some photos have a row more or less than their annotation says
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # 89 million; Pillow only warns of more, here it is an error
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # of their files
 
 Turn = Image.Transpose
 # EXIF's orientations, and what makes the stored pixels upright.
@@ -112,6 +113,17 @@ def as_rgb(photo: Image.Image | np.ndarray, name: str = "the photo", hint: str =
         return photo.convert("RGB")
     except Exception as error:  # see `opened`
         raise UserError(f"{name} cannot be decoded ({reason(error)}); {hint}") from None
+
+
+def photos_in(folder: Path) -> list[Path]:
+    """The photos in a folder, by name; UserError where there is none. Hidden files are not photos."""
+    try:
+        files = [file for file in folder.iterdir() if file.suffix.lower() in ENDINGS and file.name[0] != "."]
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be read ({error.strerror}); name another one") from None
+    if not files:
+        raise UserError(f"the folder {folder} holds no photo ({', '.join(ENDINGS)}); name another one")
+    return sorted(files)
 
 
 def resized(photo: Image.Image, size: int) -> Image.Image:

@@ -1,14 +1,15 @@
 """Samples for training and evaluation, the same for every data set and both stages."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker_info
 
 from clip.tokens import tokenize
@@ -136,6 +137,7 @@ class Target:
     mask: np.ndarray | None  # bool (H, W); of an absent ref empty
     box: tuple[float, float, float, float] | None  # x1, y1, x2, y2, in pixels; None: nothing to find, or not annotated
     size: tuple[int, int]  # (H, W) of the photo as annotated, else as it is: they can differ by a row
+    fault: str | None = None  # why the photo cannot be read: its pixels are then black
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,14 @@ class EvalBatch:
 
 
 class EvalPhotos(Dataset):
-    """The photos of a split, each once, with all its refs; with `masks` also their ground truth."""
+    """The photos of a split, each once, with all its refs; with `masks` also their ground truth.
 
-    def __init__(self, split: Split, size: int, query_length: int, masks: bool = True):
-        self.split, self.size, self.query_length, self.masks = split, size, query_length, masks
+    faults: a photo that cannot be read becomes a `Target.fault` of its refs, instead of a UserError.
+    """
+
+    def __init__(self, split: Split, size: int, query_length: int, masks: bool = True, faults: bool = False):
+        self.split, self.size, self.query_length = split, size, query_length
+        self.masks, self.faults = masks, faults
         photos: dict[str, list[Reference]] = {}
         for reference in split.references:
             photos.setdefault(reference.photo, []).append(reference)
@@ -173,7 +179,7 @@ class EvalPhotos(Dataset):
 
     def __getitem__(self, number: int) -> EvalBatch:
         references = self.photos[number]
-        photo = read_photo(self.split.photo_path(references[0]))
+        photo, fault = self._read(references[0])
         sentences = [text for reference in references for text in reference.sentences]
         targets = []
         for reference in references:
@@ -181,7 +187,8 @@ class EvalPhotos(Dataset):
                 mask = ground_truth(self.split, reference, reference.size)
                 targets.append(Target(reference, mask, reference.box, reference.size))
             else:
-                targets.append(Target(reference, None, None, reference.size or (photo.height, photo.width)))
+                size = reference.size or (photo.height, photo.width)
+                targets.append(Target(reference, None, None, size, fault))
         return EvalBatch(
             images=to_input(resized(photo, self.size))[None],
             tokens=tokenize(sentences, self.query_length),
@@ -189,6 +196,15 @@ class EvalPhotos(Dataset):
             target=torch.tensor([index for index, reference in enumerate(references) for _ in reference.sentences]),
             targets=targets,
         )
+
+    def _read(self, reference: Reference) -> tuple[Image.Image, str | None]:
+        path = self.split.photo_path(reference)
+        if not self.faults:
+            return read_photo(path), None
+        try:
+            return read_photo(path, hint="it is skipped"), None
+        except UserError as error:
+            return Image.new("RGB", (1, 1)), str(error)
 
 
 def ground_truth(split: Split, reference: Reference, size: tuple[int, int]) -> np.ndarray:
@@ -224,8 +240,13 @@ def collate_photos(photos: Sequence[EvalBatch]) -> EvalBatch:
     )
 
 
-def eval_loader(photos: EvalPhotos, batch_size: int, workers: int) -> DataLoader:
-    """This process's share of the photos, `batch_size` at a time."""
-    return DataLoader(
-        photos, batch_size, sampler=shard(range(len(photos))), num_workers=workers, collate_fn=collate_photos
-    )
+def eval_loader(photos: EvalPhotos, batch_size: int, workers: int, finished: Container[range] = ()) -> DataLoader:
+    """This process's share of the batches, without those that are `finished`.
+
+    Which photos share a batch does not depend on the number of processes, nor on what is finished: a network's last
+    bits depend on the size of a batch.
+    """
+    count = len(photos)
+    batches = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
+    own = chain.from_iterable(shard([batch for batch in batches if batch not in finished]))  # the short one is the last
+    return DataLoader(photos, batch_size, sampler=list(own), num_workers=workers, collate_fn=collate_photos)

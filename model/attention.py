@@ -76,7 +76,11 @@ class PixelAttention(nn.Module):
         self.output = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU())
 
     def forward(self, visual: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        query = self.query(visual).flatten(2)  # (B, C, hw)
+        return self.attend(self.query(visual), self.visual(visual), words)
+
+    def attend(self, query: torch.Tensor, visual: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """The same, from what `self.query` and `self.visual` make of the feature map, whatever the sentence."""
+        query = query.flatten(2)  # (B, C, hw)
         attention = (self.key(words).transpose(1, 2) @ query / math.sqrt(self.channels)).softmax(dim=1)  # (B, T, hw)
         gathered = (self.value(words) @ attention).reshape_as(visual)
-        return self.output(self.visual(visual) * self.gather(gathered))
+        return self.output(visual * self.gather(gathered))

@@ -1,7 +1,7 @@
 """Evaluation of a network of either stage, and export of stage 1's response maps."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from dataset.artifacts import read_mask, write_map, write_scores
 from dataset.references import Split
-from dataset.samples import Target, ground_truth
+from dataset.samples import EvalBatch, Target, ground_truth
 from model.build import Network
 from model.prms import Combine
 from utils.distributed import all_gather, is_main, shard
@@ -24,16 +24,17 @@ from utils.metrics import Outcome, evaluate_response
 @torch.inference_mode()
 def responses(
     network: Network,
-    loader: DataLoader,
+    loader: Iterable[EvalBatch],
     device: torch.device,
     combine: Combine | None = None,
-    title: str = "evaluation",
+    title: str | None = "evaluation",
 ) -> Iterator[tuple[Target, np.ndarray, Responses]]:
     """For each ref: its target, its maps float32 (n, H, W) at the photo's size, and the responses they come from.
 
-    combine: what makes one map for all n sentences of a ref of theirs, such as PRMS.
+    combine: what makes one map for all n sentences of a ref of theirs, such as PRMS. title: of the progress bar; None:
+    there is none.
     """
-    for batch in tqdm(loader, desc=title, unit="batch", disable=None if is_main() else True, leave=False):
+    for batch in tqdm(loader, desc=title, unit="batch", disable=None if title and is_main() else True, leave=False):
         batch = batch.to(device)
         answers = network.respond(batch.images, batch.tokens, batch.photo)
         if combine is not None:

@@ -1,7 +1,9 @@
 """A trained network for use: photos and sentences in, response maps and masks out."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,14 @@ from utils.maps import at_photo_size
 Photo = str | Path | Image.Image | np.ndarray
 
 
+@dataclass(frozen=True)
+class EncodedPhoto:
+    """What `Segmenter.encode` keeps of a photo, for any number of sentences."""
+
+    features: Any  # the network's own
+    size: tuple[int, int]  # (H, W) of the photo
+
+
 class Segmenter:
     """Segments the objects that sentences name, with a network of either stage.
 
@@ -29,28 +39,39 @@ class Segmenter:
         self.size, self.query_length, self.device = size, query_length, torch.device(device)
 
     @torch.inference_mode()
-    def respond(self, photo: Photo, sentences: Sequence[str]) -> np.ndarray:
-        """Response maps of a photo, float32 (N, H, W), at most 1, at the photo's size.
+    def encode(self, photo: Photo) -> EncodedPhoto:
+        """What `respond` and `segment` take in place of a photo that is asked about more than once.
 
         A photo is a path, which is read upright, or a PIL image or an RGB array uint8 (H, W, 3) as it is, see `as_rgb`.
-        UserError for a photo that cannot be used, for an empty sentence, and for a sentence in the place of a list.
+        UserError for a photo that cannot be used.
         """
-        if isinstance(sentences, str):
-            raise UserError(f"{shown(sentences)} is one sentence; give a list of them")
         if isinstance(photo, str | Path):
             image = read_photo(photo, upright=True, hint="give another photo")
         else:
             image = as_rgb(photo)
-        if not sentences:
-            return np.zeros((0, image.height, image.width), dtype=np.float32)
+        network_input = to_input(resized(image, self.size))[None].to(self.device)
+        return EncodedPhoto(self.network.encode(network_input), (image.height, image.width))
+
+    @torch.inference_mode()
+    def respond(self, photo: Photo | EncodedPhoto, sentences: Sequence[str]) -> np.ndarray:
+        """Response maps of a photo, float32 (N, H, W), at most 1, at the photo's size.
+
+        Photos are as for `encode`. UserError for an empty sentence, and for a sentence in the place of a list of them.
+        """
+        if isinstance(sentences, str):
+            raise UserError(f"{shown(sentences)} is one sentence; give a list of them")
         texts = [checked_sentence(sentence, "the list of sentences", "give another sentence") for sentence in sentences]
+        encoded = photo if isinstance(photo, EncodedPhoto) else self.encode(photo)
+        if not texts:
+            return np.zeros((0, *encoded.size), dtype=np.float32)
         tokens = tokenize(texts, self.query_length).to(self.device)
         which = torch.zeros(len(texts), dtype=torch.int64, device=self.device)
-        network_input = to_input(resized(image, self.size))[None].to(self.device)
-        responses = self.network.respond(network_input, tokens, which)
-        return at_photo_size(responses.maps, (image.height, image.width)).cpu().numpy()
+        responses = self.network.answer(encoded.features, tokens, which, (self.size, self.size))
+        return at_photo_size(responses.maps, encoded.size).cpu().numpy()
 
-    def segment(self, photo: Photo, sentences: Sequence[str], threshold: float | None = None) -> np.ndarray:
+    def segment(
+        self, photo: Photo | EncodedPhoto, sentences: Sequence[str], threshold: float | None = None
+    ) -> np.ndarray:
         """Masks of a photo, bool (N, H, W): where the response exceeds `threshold`, by default the stage's own."""
         return self.respond(photo, sentences) > (self.network.mask_threshold if threshold is None else threshold)
 

@@ -43,7 +43,7 @@ class ResponseNetwork(nn.Module):
 
         The prompt of each image attends over all sentences of the batch, so the scores are of all pairs.
         """
-        visual, sentences = self._encode(images, tokens)
+        visual, sentences = self.encode(images), self._encode_sentences(tokens)
         with torch.autocast(images.device.type, enabled=False):
             visual_prompt, text_prompt = self.prompt(visual, sentences)
             visual = visual + self.prompt_weight * visual_prompt
@@ -56,25 +56,33 @@ class ResponseNetwork(nn.Module):
 
         images (B, 3, H, W), tokens (N, T), photo (N,). An image is encoded once for all its sentences.
         """
-        visual, sentences = self._encode(images, without_padding(tokens))
-        with torch.autocast(images.device.type, enabled=False):
+        return self.answer(self.encode(images), tokens, photo, images.shape[-2:])
+
+    def answer(
+        self, visual: torch.Tensor, tokens: torch.Tensor, photo: torch.Tensor, size: tuple[int, int]
+    ) -> Responses:
+        """As `respond`, from what `encode` returns for images of `size` (H, W)."""
+        sentences = self._encode_sentences(without_padding(tokens))
+        with torch.autocast(visual.device.type, enabled=False):
             prompted = visual + self.prompt_weight * self.prompt.single_sentence_visual_prompt()
             text_prompt = self.prompt.text_prompt(visual, sentences)  # sentences do not see each other
             scores = self._scores(prompted, sentences + self.prompt_weight * text_prompt)
         own = scores[photo, torch.arange(len(tokens), device=photo.device)][:, None]
-        return Responses(own, full_maps(own, images.shape[-2:]))
+        return Responses(own, full_maps(own, size))
 
-    def _encode(self, images: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Unit features of images (B, D, h, w) and sentences (1, N, D); the norms have no epsilon.
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Unit features (B, D, h, w) of images (B, 3, H, W); the norms have no epsilon.
 
         What follows is computed in float32 also under AMP: where the sentences attend alike to a whole image, the
         prompt's instance norm would magnify the rounding of bf16 to the size of the prompt itself.
         """
         visual = in_full_precision(self.visual_projection(image_pyramid(self.backbone, images)[3]))
-        visual = visual / visual.norm(dim=1, keepdim=True)
+        return visual / visual.norm(dim=1, keepdim=True)
+
+    def _encode_sentences(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Unit features (1, N, D) of sentences, as of images."""
         sentences = in_full_precision(self.sentence_projection(encode_text(self.backbone, tokens).pooled))
-        sentences = sentences / sentences.norm(dim=1, keepdim=True)
-        return visual, sentences[None]
+        return (sentences / sentences.norm(dim=1, keepdim=True))[None]
 
     def _scores(self, visual: torch.Tensor, sentences: torch.Tensor) -> torch.Tensor:
         return self.logit_scale.exp() * torch.einsum("bchw,bnc->bnhw", visual, sentences)

@@ -47,7 +47,7 @@ class SegmentationNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor, tokens: torch.Tensor) -> Stage2Output:
         """Training: images (B, 3, H, W), normalised, and the tokens (B, T) of one sentence each."""
-        levels = self._decode(image_pyramid(self.backbone, images), self._words(tokens))
+        levels = self._decode(self.encode(images), self._words(tokens))
         return Stage2Output(
             tuple(upsample(head(level), images.shape[-2:]) for head, level in zip(self.head, levels, strict=True))
         )
@@ -57,21 +57,40 @@ class SegmentationNetwork(nn.Module):
 
         images (B, 3, H, W), tokens (N, T), photo (N,).
         """
-        pyramid, words = image_pyramid(self.backbone, images), self._words(tokens)
+        return self.answer(self.encode(images), tokens, photo, images.shape[-2:])
+
+    def encode(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """All that does not depend on sentences, of images (B, 3, H, W): each (B, C, h, w).
+
+        The finest level of CLIP's pyramid, reduced; of each other level query, pixels and features.
+        """
+        finest, *levels = image_pyramid(self.backbone, images)
+        encoded = [self.reduce[0](finest)]
+        for attention, features in zip(self.attention.values(), levels, strict=True):
+            encoded += [attention.query(features), attention.visual(features), features]
+        return encoded
+
+    def answer(
+        self, encoded: list[torch.Tensor], tokens: torch.Tensor, photo: torch.Tensor, size: tuple[int, int]
+    ) -> Responses:
+        """As `respond`, from what `encode` returns for images of `size` (H, W)."""
+        words = self._words(tokens)
         # Each sentence needs a pyramid of its own, so only a few are decoded at a time.
         parts = zip(photo.split(SENTENCES_AT_A_TIME), words.split(SENTENCES_AT_A_TIME), strict=True)
-        finest = (self._decode([features[p] for features in pyramid], w)[0] for p, w in parts)
+        finest = (self._decode([features[p] for features in encoded], w)[0] for p, w in parts)
         logits = torch.cat([self.head[0](features) for features in finest])
-        return Responses(logits, upsample(logits, images.shape[-2:]))
+        return Responses(logits, upsample(logits, size))
 
     def _words(self, tokens: torch.Tensor) -> torch.Tensor:
         """The words' features (N, W, T)."""
         return encode_text(self.backbone, tokens).tokens.transpose(1, 2)
 
-    def _decode(self, pyramid: list[torch.Tensor], words: torch.Tensor) -> list[torch.Tensor]:
+    def _decode(self, encoded: list[torch.Tensor], words: torch.Tensor) -> list[torch.Tensor]:
         """Decoder features u_1..u_4, the finest first, at strides 4, 4, 8, 16."""
-        fused = [pyramid[0]] + [self.attention[str(i)](pyramid[i - 1], words) + pyramid[i - 1] for i in (2, 3, 4)]
-        reduced = [reduce(features) for reduce, features in zip(self.reduce, fused, strict=True)]
+        reduced = encoded[:1]
+        for attention, reduce, first in zip(self.attention.values(), self.reduce[1:], (1, 4, 7), strict=True):
+            query, pixels, features = encoded[first : first + 3]
+            reduced.append(reduce(attention.attend(query, pixels, words) + features))
         levels = [upsample(self.merge[3](reduced[3]), reduced[2].shape[-2:])]
         for i in (2, 1):
             levels.insert(0, upsample(self.merge[i](levels[0] + reduced[i]), reduced[i - 1].shape[-2:]))

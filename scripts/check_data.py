@@ -9,6 +9,8 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -19,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from clip.tokens import count_tokens
+from dataset.artifacts import png_path, read_mask
 from dataset.datasets import DATA_SETS, known_splits, load_splits
 from dataset.photos import UPRIGHT, more_than_8_bits, opened, orientation
 from dataset.references import Reference, Split
@@ -29,6 +32,7 @@ from utils.log import log
 from utils.options import Parser, add_data_set_options, query_length
 
 DECODED_EVERY = 50  # photos, without --full; of the others only the header is read
+EMPTY = "pseudo masks are empty, which teaches stage 2 that nothing is there; remove them where that is not so"
 MARGIN = 2  # pixels that a polygon may lie outside its photo; published ones touch the border
 TURNED = (  # not a fault
     "photos are stored turned (EXIF orientation) and used as stored; "
@@ -74,6 +78,23 @@ def find_faults(split: Split, full: bool) -> Iterator[tuple[str, str]]:
                 yield "masks are damaged; correct or remove their refs", str(reference.ref_id)
 
 
+def find_mask_faults(split: Split, folder: Path) -> Iterator[tuple[str, str]]:
+    """Pairs of a fault of the pseudo masks in `folder` and the ref that has it."""
+    for reference in tqdm(split.references, "pseudo masks", disable=None, leave=False):
+        if not png_path(folder, reference.name).is_file():
+            yield f"pseudo masks are not in {folder}; make them, or train stage 2 with --skip_missing", reference.name
+            continue
+        size = reference.size
+        if size is None:
+            with suppress(FileNotFoundError, ValueError), opened(split.photo_path(reference)) as photo:
+                size = (photo.height, photo.width)
+        try:
+            if not read_mask(folder, reference.name, size).any():
+                yield EMPTY, reference.name
+        except UserError:
+            yield "pseudo masks are damaged or have another shape than their photo; make them again", reference.name
+
+
 def check(args: argparse.Namespace, name: str, published: int | None) -> Iterator[str]:
     """The lines to print about a split; what is wrong starts with WRONG. published: its number of refs, if known."""
     try:
@@ -96,10 +117,13 @@ def check(args: argparse.Namespace, name: str, published: int | None) -> Iterato
     if published not in (None, len(refs)) and not is_toy:
         yield f"WRONG: the published split has {published:,} refs; fetch the annotations again"
     examples = defaultdict(list)
-    for fault, example in find_faults(split, args.full):
+    found_faults = find_faults(split, args.full)
+    if args.pseudo_path and name == "train":
+        found_faults = chain(found_faults, find_mask_faults(split, args.pseudo_path))
+    for fault, example in found_faults:
         examples[fault].append(example)
     for fault, found in examples.items():
-        level = "note" if fault == TURNED else "WRONG"
+        level = "note" if fault in (TURNED, EMPTY) else "WRONG"
         yield f"{level}: {len(found):,} {fault} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
 
 
@@ -108,12 +132,16 @@ def main() -> None:
     group = add_data_set_options(parser, tuple(DATA_SETS))
     group.add_argument("--max_query_len", type=query_length, default=20, help="tokens a sentence is cut to, 3 to 77")
     group.add_argument("--full", action="store_true", help=f"decode every photo, not only every {DECODED_EVERY}th")
+    words = "also check the pseudo masks of the train split there, <name>.png for each ref"
+    group.add_argument("--pseudo_path", type=Path, metavar="FOLDER", help=words)
     args = parser.parse_args()
     root, splits = Path(args.data_root), known_splits(args.dataset, args.split_by)
     if args.dataset == "jsonl":
         splits = {file.stem: None for file in sorted(root.glob("[!.]*.jsonl"))}
     if not root.is_dir() or not splits:
         raise UserError(f"{root} holds no data set; see data/README.md and docs/own_data.md")
+    if args.pseudo_path and "train" not in splits:
+        raise UserError(f"--pseudo_path is about train, and {root} has no train.jsonl; write it, or leave the flag out")
     faults = 0
     for name, published in splits.items():
         for line in check(args, name, published):

@@ -1,5 +1,6 @@
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,13 @@ from model.stage2 import SegmentationNetwork
 from tests.golden import golden_clip, load_golden
 from toy.layouts import write_refcocog, write_referit
 from toy.photos import make_photos
+from utils.memory import keep_freed_memory
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--size", "64", "--num_workers", "0"]
+keep_freed_memory()
 os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start; here torch has read it, see `one_thread`
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background, where processes would ignore it
 GPU = dict(os.environ)  # for processes of tests that need a GPU; all others run on CPUs, where they are exact
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 

@@ -95,6 +95,31 @@ def test_your_own_data(tmp_path, check):
     assert (status, "note: 1 refs name nothing in their photo" in output, "WRONG" in output) == (0, True, False)
 
 
+def test_pseudo_masks_of_any_maker(tmp_path, check):
+    """A good one, an empty one, one turned, one of twice the size, one that is no PNG, and one that is not there."""
+    (tmp_path / "masks").mkdir()
+    lines = [{"image": f"{number % 2}.png", "sentences": ["x"]} for number in range(6)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "todo.jsonl").write_text(json.dumps(lines[0]))
+    for number in range(2):
+        Image.new("RGB", (8, 6)).save(tmp_path / f"{number}.png")
+    for name, size, value in (("0_0", (8, 6), 255), ("1_1", (8, 6), 0), ("2_0", (6, 8), 255), ("3_1", (16, 12), 255)):
+        Image.new("L", size, value).save(tmp_path / "masks" / f"{name}.png")
+    (tmp_path / "masks" / "4_0.png").write_bytes(b"no PNG")
+    status, output, _ = check("jsonl", tmp_path, "--pseudo_path", tmp_path / "masks")
+    assert status == 1
+    for words in (
+        "note: 1 pseudo masks are empty, which teaches stage 2 that nothing is there; remove",
+        "WRONG: 2 pseudo masks are damaged or have another shape than their photo; make them again (2_0, 4_0)",
+        f"WRONG: 1 pseudo masks are not in {tmp_path / 'masks'}; make them, or train stage 2 with --skip_missing (5_1)",
+        "2 lines above are WRONG",
+    ):
+        assert words in output
+    (tmp_path / "train.jsonl").unlink()
+    status, _, errors = check("jsonl", tmp_path, "--pseudo_path", tmp_path / "masks")
+    assert (status, "has no train.jsonl; write it, or leave the flag out" in errors) == (2, True)
+
+
 def test_photos_that_training_refuses_and_masks_beside_their_photos(tmp_path, check):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -156,6 +156,7 @@ def test_resume_keeps_what_is_there_and_makes_what_is_missing(disks, capsys):
         (TRAINING, {"irn_batch_size": 5}, "batch_size 4, not 5"),
         (TRAINING, "ir_label/3_1.png", "other IR labels"),
         (MASKS, {"save_instances": None}, "save_instances True, not False"),
+        (MASKS, {"part": "peak"}, "part all, not peak"),
         (MASKS, "cam/3_1.npy", "other response maps"),
         (MASKS, "work/x.pth", "another checkpoint"),
     ],

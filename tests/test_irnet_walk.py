@@ -6,7 +6,7 @@ import torch
 from pycocotools import mask as coco_mask
 
 from IRNet.affinity import pair_affinity
-from IRNet.instances import cluster, connected_parts, find_centroids, instance_seeds, strongest
+from IRNet.instances import cluster, connected_parts, find_centroids, instance_seeds, part_at_peak, strongest
 from IRNet.make_ins_seg import pseudo_scores
 from IRNet.random_walk import random_walk, transition
 from tests.golden import figures
@@ -139,3 +139,12 @@ def test_nothing_in_gives_nothing_out(edge):
     empty, full = (strongest(scores, 0.25) for scores in pseudo_scores(responses, *structure, 10, 8))
     assert empty.shape == full.shape == (1, 10, 13) and not empty.any()
     assert full.all() if edge == 0 else not full.any()  # nothing spreads where edges are everywhere
+
+
+def test_the_part_at_the_peak_by_hand():
+    """Two parts, which touch at a corner only: 0.5 in the right one beats 0.4; 0.9 lies in neither."""
+    mask = np.array([[1, 1, 0], [0, 0, 1]], dtype=bool)
+    response = np.array([[0.4, 0, 0.9], [0, 0, 0.5]], dtype=np.float32)
+    assert part_at_peak(mask, response).tolist() == [[False, False, False], [False, False, True]]
+    assert not part_at_peak(np.zeros((2, 3), dtype=bool), response).any()
+    assert (part_at_peak(mask, np.zeros_like(response)) == [[1, 1, 0], [0, 0, 0]]).all()  # the first of equals

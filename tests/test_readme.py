@@ -40,7 +40,8 @@ def script_of(command):
 
 COMMANDS = list(dict.fromkeys(command for page in PAGES for command in commands(page.read_text())))
 # CLIP's weights, which the others need, cannot be had here.
-OFFLINE = [c for c in COMMANDS if c.startswith(("python demo.py", "python validate")) and "clip-RN50" not in c]
+SCRIPTS = ("python demo.py", "python predict.py", "python validate")
+OFFLINE = [command for command in COMMANDS if command.startswith(SCRIPTS) and "clip-RN50" not in command]
 
 
 def test_links_inside_the_repository_resolve():
@@ -72,6 +73,9 @@ def clone(tmp_path_factory):
             (root / entry.name).symlink_to(entry)
     shutil.copytree(ROOT / "figs", root / "figs")
     shutil.copy(ROOT / "figs" / "demo.png", root / "photo.jpg")
+    (root / "mydata").mkdir()
+    shutil.copy(ROOT / "figs" / "demo.png", root / "mydata" / "photo.jpg")
+    (root / "mydata" / "todo.jsonl").write_text('{"image": "photo.jpg", "sentences": ["the orange cross"]}')
     write_refcocog(root / "data", make_photos(5, {"train": 2, "val": 1, "test": 1}))
     for ref in load_splits("refcocog", root / "data", "umd", ["train"])["train"].references:
         write_mask(root / "output" / "refcocog_umd" / "ins_seg", ref.name, np.ones(ref.size, bool))

@@ -81,7 +81,7 @@ def forward_figures(network, images, tokens):
     with torch.no_grad():
         projected = network.visual_projection(image_pyramid(network.backbone, images[:3])[3])
         sentences = network.sentence_projection(encode_text(network.backbone, tokens[:3]).pooled)
-        visual_prompt, text_prompt = network.prompt(*network._encode(images[:3], tokens[:3]))
+        visual_prompt, text_prompt = network.prompt(network.encode(images[:3]), network._encode_sentences(tokens[:3]))
         # Two images and three sentences at once give what the published code gives for each pair by itself.
         singles = network.respond(images[[0, 2]], tokens[[0, 2, 0]], torch.tensor([0, 1, 1])).maps
         found = {

@@ -24,7 +24,15 @@ class Redness(nn.Module):
 
     mask_threshold = 0.0
 
-    def respond(self, images, tokens, photo):
+    def __init__(self):
+        super().__init__()
+        self.encoded = 0
+
+    def encode(self, images):
+        self.encoded += 1
+        return images
+
+    def answer(self, images, tokens, photo, size):
         maps = (images[photo, :1] - images[photo, 1:2] - 1).relu()
         return Responses(maps, maps)
 
@@ -93,7 +101,9 @@ def test_a_photo_and_sentences_give_pictures_and_masks(url, photo):
     assert [picture["caption"] for picture in pictures] == captions
     assert len(files) == 2
     assert all((mask_in(file) == 255 * (EXPECTED > 0.5)).all() for file in files)
+    before = SEGMENTER.network.encoded
     _, files = page.predict(upload, "the red one", 1.0, api_name="/segment")
+    assert SEGMENTER.network.encoded == before  # the photo is kept
     assert not mask_in(files[0]).any()
     for missing in ((upload, " \n"), (None, "the red one")):
         with pytest.raises(Exception, match="Choose a photo and type a sentence"):

@@ -17,6 +17,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from utils.memory import keep_freed_memory
+
 Item = TypeVar("Item")
 
 
@@ -32,6 +34,7 @@ def _of_group(variable: str, alone: int) -> int:
 def init_processes() -> torch.device:
     """Join the process group that torchrun started, if any; returns this process's device."""
     device = torch.device("cpu")
+    keep_freed_memory()
     if torch.cuda.is_available():
         device = torch.device("cuda", _of_group("LOCAL_RANK", alone=0))
         torch.cuda.set_device(device)

@@ -33,12 +33,20 @@ def full_maps(scores: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return upsample(scores, size).relu()
 
 
+def enlarged(responses: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Maps (n, 1, S, S) at a photo's size, float32 (n, H, W).
+
+    Kept: this second upsampling aligns corners, the network's own does not.
+    """
+    return F.interpolate(responses.float(), size, mode="bilinear", align_corners=True)[:, 0]
+
+
 def at_photo_size(responses: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Maps (n, 1, S, S) at a photo's size, float32 (n, H, W), divided by their maximum.
 
     A map without a positive value is left as it is. (The published code divides by the negative maximum, which turns
-    the whole photo into the mask.) Kept: this second upsampling aligns corners, the network's own does not.
+    the whole photo into the mask.)
     """
-    maps = F.interpolate(responses.float(), size, mode="bilinear", align_corners=True)[:, 0]
+    maps = enlarged(responses, size)
     maximum = maps.amax(dim=(1, 2), keepdim=True)
     return maps / torch.where(maximum > 0, maximum + 1e-5, 1)

@@ -140,12 +140,7 @@ def add_data_and_network_options(parser: argparse.ArgumentParser, datasets: tupl
     )
     group.add_argument("--size", type=input_size, default=320, help="photos are resized to SIZE x SIZE pixels")
     group.add_argument("--max_query_len", type=query_length, default=20, help="tokens kept of a sentence, 3 to 77")
-    group.add_argument(
-        "--num_workers",
-        type=non_negative_int,
-        default=min(8, usable_cores()),  # one per core of this process's share; eight feed a GPU
-        help="processes that read photos",
-    )
+    add_workers_option(group)
     group.add_argument("--bert_tokenizer", choices=["clip"], default="clip", help="accepted; CLIP's is the only one")
     group = parser.add_argument_group("network")
     group.add_argument(
@@ -159,6 +154,16 @@ def add_data_and_network_options(parser: argparse.ArgumentParser, datasets: tupl
     )
     group.add_argument(
         "--attn_multi", type=non_negative_float, help="weight of the bilateral prompt (default: as trained, else 0.1)"
+    )
+
+
+def add_workers_option(group: argparse._ActionsContainer) -> None:
+    """How many processes read photos."""
+    group.add_argument(
+        "--num_workers",
+        type=non_negative_int,
+        default=min(8, usable_cores()),  # one per core of this process's share; eight feed a GPU
+        help="processes that read photos",
     )
 
 

@@ -36,6 +36,13 @@ def _on_interrupt(handler: Callable[..., None]) -> None:
 _on_interrupt(_leave)
 
 
+def _unraisable(ignored: Any) -> None:
+    """For exceptions in destructors and while a worker is forked, which Python cannot raise."""
+    if ignored.exc_type is KeyboardInterrupt:
+        _leave()
+    sys.__unraisablehook__(ignored)
+
+
 def _nowhere() -> int:
     return os.open(os.devnull, os.O_WRONLY)
 
@@ -77,7 +84,9 @@ def run_script(main: Callable[[], None], lasting: bool = False) -> None:
     lasting: go on when nobody can read any more what is printed. A training does; all others end.
     """
     with redirect_stdout(_Output(sys.stdout, lasting)), redirect_stderr(_Output(sys.stderr, lasting)):
+        hook = sys.unraisablehook
         status = _status(main)
+        sys.unraisablehook = hook
     if status:
         sys.exit(status)
 
@@ -85,6 +94,7 @@ def run_script(main: Callable[[], None], lasting: bool = False) -> None:
 def _status(main: Callable[[], None]) -> int:
     try:
         try:
+            sys.unraisablehook = _unraisable
             _on_interrupt(_interrupt)
             main()
         finally:
@@ -97,6 +107,7 @@ def _status(main: Callable[[], None]) -> int:
         if not refusal:
             raise
         print(f"{Path(sys.argv[0]).name}: {refusal}", file=sys.stderr)
+        sys.unraisablehook = lambda _: None  # a loader that has not started cannot be destroyed properly either
         return getattr(error, "status", UserError.status)
     return 0
 
