@@ -134,7 +134,7 @@ def test_masks_are_empty_where_scores_are_low(trained, tmp_path, script):
     assert (on["PointM"], on["Hit"]) == (off["PointM"], off["Hit"])
     table = json.loads((tmp_path / "suggested" / "report.json").read_text())["splits"]["test"]["table"]["outcome"]
     outcomes = [Outcome(*row) for row in table]
-    assert all(not outcome.predicted for outcome in outcomes if outcome.score < stored)
+    assert all(not outcome.predicted for outcome in outcomes if outcome.peak < stored)
     assert {outcome.absent for outcome in outcomes} == {True, False}
     status, printed, _ = script("toy/measure_absence.py", "--pretrain", trained[0] / "ckpt.pth", "--data", tmp_path)
     assert (status, f"limit {stored}" in printed, "absent by place" in printed) == (0, True, True)
@@ -146,7 +146,7 @@ def test_masks_are_empty_where_scores_are_low(trained, tmp_path, script):
 def test_the_limit_is_the_score_that_95_percent_of_true_sentences_reach(world, trained):
     network, split = load_network(trained[0] / "ckpt.pth"), load_splits("refcocog", world, "umd", ["train"])["train"]
     loader = eval_loader(EvalPhotos(split, 64, 20), 1, 0)
-    scores = np.array([outcome.score for outcome in evaluate(network, loader, torch.device("cpu"))])
+    scores = np.array([outcome.peak for outcome in evaluate(network, loader, torch.device("cpu"))])
     limit = suggest_absent_below(network, loader, torch.device("cpu"))
     assert (scores >= limit).mean() == pytest.approx(0.95, abs=1 / len(scores))
     assert network.suggested_absent_below in [line["absent_below"] for line in log_of(trained[0])]
