@@ -19,13 +19,21 @@ from dataset.predictions import finished_batches, join_parts, part_files, parts_
 from dataset.references import Reference, Split
 from dataset.samples import EvalPhotos, eval_loader
 from IRNet.resume import start_pass
+from model.build import absence_limit
 from model.prediction import draw_sheet, predict
 from model.segmenter import load_model
 from utils.distributed import all_gather, barrier, init_processes, is_main
 from utils.errors import UserError
 from utils.files import lock_folder
 from utils.log import log
-from utils.options import Parser, add_data_set_options, add_workers_option, input_size, positive_int
+from utils.options import (
+    Parser,
+    add_absence_option,
+    add_data_set_options,
+    add_workers_option,
+    input_size,
+    positive_int,
+)
 from utils.pictures import optional, save_png
 
 
@@ -46,6 +54,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--masks", type=Path, metavar="FOLDER", help="also write each mask there, as a PNG")
     words = "whether a sentence that finds nothing has an annotation, of area and score 0"
     parser.add_argument("--empty", choices=["keep", "drop"], default="keep", help=words)
+    add_absence_option(parser)
     parser.add_argument("--size", type=input_size, help="photos are resized to SIZE x SIZE (default: as in training)")
     words = "photos at a time; another number may change masks by a pixel"
     parser.add_argument("--batch_size", type=positive_int, default=4, help=words)
@@ -67,13 +76,14 @@ def main() -> None:
     device = init_processes()
     split = photos_to_segment(args)
     segmenter = load_model(args.pretrain, device, args.size)
+    limit = absence_limit(segmenter.network, args.absent_below)
     photos = EvalPhotos(split, segmenter.size, segmenter.query_length, masks=False, faults=True)
     parts = parts_folder(args.output)
     with lock_folder(parts, is_main()):
         start_pass(stamp_path(parts), settings(args, split, segmenter.size), part_files(parts), args.resume)
         finished = all_gather(finished_batches(parts))[0]  # before anybody writes: all must leave out the same
         loader = eval_loader(photos, args.batch_size, args.num_workers, finished)
-        predict(segmenter, loader, parts, args.masks, args.empty == "keep")
+        predict(segmenter, loader, parts, args.masks, args.empty == "keep", limit)
         barrier()
         skipped = finish(photos, parts, args.output) if is_main() else 0
     barrier()
@@ -115,6 +125,7 @@ def settings(args: argparse.Namespace, split: Split, size: int) -> dict[str, str
         "--size": size,
         "--batch_size": args.batch_size,
         "--empty": args.empty,
+        "--absent_below": args.absent_below,
         "--masks": args.masks and str(args.masks),
     }
 

@@ -85,9 +85,9 @@ def image_entry(number: int, reference: Reference, size: tuple[int, int]) -> Ent
 
 
 def annotation_entry(
-    number: int, image: Entry, reference: Reference, sentence: str, runs: Entry, score: float
+    number: int, image: Entry, reference: Reference, sentence: str, runs: Entry, score: float, peak: float
 ) -> Entry:
-    """Mask `number`, in COCO's run lengths, of a ref's sentence. COCO itself has neither `sentence` nor `ref`."""
+    """Mask `number`, in COCO's run lengths, of a ref's sentence. COCO itself has no `peak`, `sentence` and `ref`."""
     return {
         "id": number,
         "image_id": image["id"],
@@ -97,6 +97,7 @@ def annotation_entry(
         "area": int(coco.area(runs)),
         "iscrowd": 0,
         "score": score,
+        "peak": peak,
         "sentence": sentence,
         "ref": reference.ref_id,
     }

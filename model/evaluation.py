@@ -71,10 +71,10 @@ def evaluate(
             write_scores(map_dir, target.reference.name, scores, answers.maps.shape[-2:], target.size)
         if target.mask is None:
             continue
-        index, scores = target.reference.index, answers.peaks.tolist()
-        for sentence, (response, score) in enumerate(zip(maps, scores, strict=True)):
-            mask = (response > network.mask_threshold) & (score >= absent_below)
-            outcomes.append(evaluate_response(response, mask, target.mask, target.box, index, sentence, score))
+        index, peaks = target.reference.index, answers.peaks.tolist()
+        for sentence, (response, peak) in enumerate(zip(maps, peaks, strict=True)):
+            mask = (response > network.mask_threshold) & (peak >= absent_below)
+            outcomes.append(evaluate_response(response, mask, target.mask, target.box, index, sentence, peak))
     return sorted(outcome for share in all_gather(outcomes) for outcome in share)
 
 
@@ -82,8 +82,8 @@ def suggest_absent_below(network: Network, loader: DataLoader, device: torch.dev
     """The limit for `absent_below` that 95 % of a loader's sentences reach; they should be true of their photos."""
     network.eval()
     found = responses(network, loader, device, title="absence")
-    scores = all_gather([score for _, _, answers in found for score in answers.peaks.tolist()])
-    return round(float(np.percentile([score for share in scores for score in share], 5)), 4)
+    peaks = all_gather([peak for _, _, answers in found for peak in answers.peaks.tolist()])
+    return round(float(np.percentile([peak for share in peaks for peak in share], 5)), 4)
 
 
 def evaluate_masks(split: Split, folder: str | Path) -> list[Outcome]:

@@ -1,5 +1,6 @@
 """Masks of many photos, each with its own sentences: the loop behind predict.py."""
 
+import math
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -27,11 +28,15 @@ from utils.pictures import contact_sheet, fit_into, mask_overlay, spread, text_t
 
 MOST_THREADS = 8  # each holds a batch
 TILE, AT_EACH_END, BETWEEN = 160, 8, 16  # of the sheet: pixels; masks
-Found = tuple[Target, list[tuple[Entry, float]]]  # a ref, and the run lengths and score of each sentence
+Found = tuple[Target, list[tuple[Entry, float, float]]]  # a ref; run lengths, score and peak of each sentence
 
 
-def segment_many(network: Network, batches: Iterable[EvalBatch], device: torch.device) -> Iterator[list[Found]]:
-    """The masks of each batch, ref by ref, and their scores, see `score`.
+def segment_many(
+    network: Network, batches: Iterable[EvalBatch], device: torch.device, absent_below: float = -math.inf
+) -> Iterator[list[Found]]:
+    """The masks of each batch, ref by ref, with their scores, see `score`, and peaks, see `Responses.peaks`.
+
+    absent_below: a mask with a lower peak is made empty.
 
     On a CPU batches are computed side by side, each by one thread: a network's last bits depend on the number of its
     threads, and so the masks depend neither on the machine's cores nor on the number of processes.
@@ -40,20 +45,21 @@ def segment_many(network: Network, batches: Iterable[EvalBatch], device: torch.d
     waiting: deque[Future[list[Found]]] = deque()
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for batch in batches:
-            waiting.append(pool.submit(segment_batch, network, batch, device))
+            waiting.append(pool.submit(segment_batch, network, batch, device, absent_below))
             if len(waiting) > threads:
                 yield waiting.popleft().result()
         yield from (future.result() for future in waiting)
 
 
-def segment_batch(network: Network, batch: EvalBatch, device: torch.device) -> list[Found]:
-    """The masks of a batch, ref by ref, and their scores."""
+def segment_batch(network: Network, batch: EvalBatch, device: torch.device, absent_below: float) -> list[Found]:
+    """The masks of a batch, ref by ref, with their scores and peaks."""
     found = []
     for target, maps, answers in responses(network, [batch], device, title=None):
         masks = []
-        for response, answer in zip(maps, answers.maps, strict=True):  # one at a time: a photo may be large
-            mask = response > network.mask_threshold  # (H, W)
-            masks.append((run_lengths(mask), score(network, response, answer, mask)))
+        of_sentences = zip(maps, answers.maps, answers.peaks.tolist(), strict=True)
+        for response, answer, peak in of_sentences:  # one at a time: a photo may be large
+            mask = (response > network.mask_threshold) & (peak >= absent_below)  # (H, W)
+            masks.append((run_lengths(mask), score(network, response, answer, mask), round(peak, 4)))
         found.append((target, masks))
     return found
 
@@ -71,17 +77,26 @@ def score(network: Network, response: np.ndarray, answer: torch.Tensor, mask: np
     return round(float(response[mask].mean(dtype=np.float64)), 4)
 
 
-def predict(segmenter: Segmenter, loader: DataLoader, parts: Path, mask_dir: Path | None, keep_empty: bool) -> None:
+def predict(
+    segmenter: Segmenter,
+    loader: DataLoader,
+    parts: Path,
+    mask_dir: Path | None,
+    keep_empty: bool,
+    absent_below: float = -math.inf,
+) -> None:
     """Write a part for each batch of the loader; a photo that cannot be read is named and left out.
 
     mask_dir: where each mask also goes as a PNG: that of a ref's first sentence is named as a pseudo mask, the others
     have the number of their sentence behind that name. keep_empty: a mask without foreground has an annotation, too.
+    absent_below: see `segment_many`.
     """
     photos, batches = loader.dataset.photos, loader.batch_sampler
     counts = (sum(len(reference.sentences) for reference in refs) for refs in photos)
     first_ids = list(accumulate(counts, initial=1))  # of each photo's annotations
     with tqdm(total=sum(map(len, batches)), unit="photo", disable=None if is_main() else True) as bar:
-        for numbers, found in zip(batches, segment_many(segmenter.network, loader, segmenter.device), strict=True):
+        masks = segment_many(segmenter.network, loader, segmenter.device, absent_below)
+        for numbers, found in zip(batches, masks, strict=True):
             refs, entries = iter(found), []
             for number in numbers:
                 of_photo = list(islice(refs, len(photos[number])))
@@ -110,7 +125,7 @@ def photo_entries(number: int, first_id: int, found: list[Found], keep_empty: bo
 def write_masks(folder: Path, found: list[Found]) -> None:
     """Write the masks of a photo as PNGs, the empty ones among them."""
     for target, masks in found:
-        for number, (runs, _) in enumerate(masks, start=1):
+        for number, (runs, _, _) in enumerate(masks, start=1):
             name = f"{target.reference.name}_{number}" if number > 1 else target.reference.name
             write_mask(folder, name, rasterise(runs, *target.size))
 

@@ -96,6 +96,7 @@ def test_known_masks_in_a_file_that_pycocotools_reads(todo):
         assert 0.7 < annotation["score"] < 1 / (1 + np.exp(-2))  # the mean of sigmoids from 0.5 to that of the logit 2
     assert (annotations[3]["area"], annotations[3]["bbox"], annotations[3]["score"]) == (0, [0, 0, 0, 0], 0)
     assert not coco.annToMask(annotations[3]).any()
+    assert [a["peak"] for a in annotations] == [2, 2, 2, -2]
     names = ["0_0", "0_0_2", "2_0", "1_1"]
     assert {file.stem for file in pngs.iterdir()} == set(names)
     for name, annotation in zip(names, annotations, strict=True):
@@ -207,6 +208,19 @@ def test_other_settings_are_refused_by_name(many, checkpoints, script):
     assert "it was started with photos and sentences of hash " in script(*run, "--resume")[2]
     assert script(*run)[0] == 0
     assert [image["file_name"] for image in json.loads((many / "masks.json").read_text())["images"]] == ["1.png"]
+
+
+def test_masks_with_a_peak_below_the_limit_are_empty(many, checkpoints, script):
+    run = words(many, checkpoints, "masks", "--num_workers", "0")
+    assert script(*run)[0] == 0
+    before = json.loads((many / "masks.json").read_text())["annotations"]
+    limit = sorted(a["peak"] for a in before)[7]
+    assert script(*run, "--absent_below", limit)[0] == 0
+    after = json.loads((many / "masks.json").read_text())["annotations"]
+    for old, new in zip(before, after, strict=True):
+        assert (new["peak"], new["area"]) == (old["peak"], old["area"] if old["peak"] >= limit else 0)
+    status, _, errors = script(*run, "--absent_below", "suggested")
+    assert (status, errors.count("\n"), "suggests no --absent_below" in errors) == (2, 1, True)
 
 
 def test_a_folder_with_the_same_sentences(many, checkpoints, script):

@@ -36,7 +36,7 @@ def main() -> None:
     kinds = {ref["ref_id"]: ref.get("absent", "pair" if len(ref["ann_id"]) > 1 else "true") for ref in refs}
     scores: dict[str, list[float]] = {}
     for outcome in outcomes:
-        scores.setdefault(kinds[split.references[outcome.reference].ref_id], []).append(outcome.score)
+        scores.setdefault(kinds[split.references[outcome.reference].ref_id], []).append(outcome.peak)
     limit, true = absence_limit(network, "suggested"), np.array(scores["true"])
     print(f"limit {limit}, stored by training")
     for kind, values in scores.items():

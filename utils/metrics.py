@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
     box_iou: float  # with the true box: of the last proposal that holds the maximum, else of the first
     box_hit: bool  # some proposal has an IoU above 0.5 with the true box
     absent: bool = False  # nothing in the photo fits the sentence
-    score: float = 0.0  # the largest that the network gave it, see `Responses.peaks`; of a stored mask 0
+    peak: float = 0.0  # the largest score that the network gave it, see `Responses.peaks`; of a stored mask 0
 
     @property
     def iou(self) -> float:
@@ -56,7 +56,7 @@ def evaluate_response(
     box: Sequence[float] | None,
     reference: int,
     sentence: int,
-    score: float = 0.0,
+    peak: float = 0.0,
 ) -> Outcome:
     """All metrics of one sentence.
 
@@ -65,7 +65,7 @@ def evaluate_response(
     """
     counts = [int(np.count_nonzero(pixels)) for pixels in (mask & truth, mask | truth, mask)]
     if box is None:
-        return Outcome(reference, sentence, *counts, False, False, 0.0, False, absent=True, score=score)
+        return Outcome(reference, sentence, *counts, False, False, 0.0, False, absent=True, peak=peak)
     row, column = np.unravel_index(np.argmax(response), response.shape)  # the first in reading order on a tie
 
     def holds_peak(candidate: Sequence[float]) -> bool:
@@ -83,7 +83,7 @@ def evaluate_response(
         hit=holds_peak(box),
         box_iou=float(overlaps[holding[-1] if holding else 0]),
         box_hit=bool((overlaps > 0.5).any()),
-        score=score,
+        peak=peak,
     )
 
 

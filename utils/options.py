@@ -203,6 +203,17 @@ def add_scorer_option(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_absence_option(group: argparse._ActionsContainer) -> None:
+    """Which masks are made empty because nothing in the photo fits their sentence."""
+    group.add_argument(
+        "--absent_below",
+        type=absence_limit,
+        metavar="X",
+        help="empty the masks of sentences whose largest score is below X, as of things that are not there; suggested: "
+        "the X in the checkpoint, at which 95 %% of the sentences stage 1 was trained on keep theirs (default: off)",
+    )
+
+
 def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     """Which checkpoint is evaluated, and what is written."""
     group = parser.add_argument_group("evaluation")
@@ -222,13 +233,7 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     words = "give them the mean of their maps instead, which needs no scorer and is not the paper's"
     one_map.add_argument("--mean_map", action="store_true", help=words)
     add_scorer_option(group)
-    group.add_argument(
-        "--absent_below",
-        type=absence_limit,
-        metavar="X",
-        help="empty the masks of sentences whose largest score is below X, as of things that are not there; suggested: "
-        "the X in the checkpoint, at which 95 %% of the sentences stage 1 was trained on keep theirs (default: off)",
-    )
+    add_absence_option(group)
     group.add_argument("--json", metavar="FILE", help="also write the metrics to this file, by split")
     group.add_argument(
         "--report", metavar="FOLDER", help="write report.json and report.html there: intervals, slices, pictures"
