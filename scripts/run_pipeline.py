@@ -174,7 +174,7 @@ def main() -> None:
         raise UserError(f"there is no step '{min(unknown)}'; known are {', '.join(STEPS)}")
     output = Path(args.output or f"output/{args.dataset}_{args.split_by}".removesuffix(f"_{UNSPLIT}"))
     steps = build_steps(args, str(output))
-    with lock_folder(output):
+    with lock_folder(output, below=("steps", "metrics", "cam", "ir_label", "ins_seg")):
         for name, command in steps.items():
             try:
                 run_step(name, command, output)

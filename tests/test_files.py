@@ -19,9 +19,12 @@ def test_a_killed_run_s_temporary_files_are_removed_and_nobody_else_s(tmp_path):
             (tmp_path / other).parent.mkdir(exist_ok=True)
             (tmp_path / other).touch()
         (tmp_path / dead.replace("running", "link")).symlink_to(tmp_path / ".notes.tmp")
-        (tmp_path / dead.replace("running", "killed")).touch()
-        with lock_folder(tmp_path):
-            assert not (tmp_path / dead.replace("running", "killed")).exists()
+        (tmp_path / "own").mkdir()
+        killed = [tmp_path / folder / dead.replace("running", "killed") for folder in (".", "own")]
+        for left in killed:
+            left.touch()
+        with lock_folder(tmp_path, below=("own", "absent")):
+            assert not any(left.exists() for left in killed)
         file.write(b"all of it")
     assert (tmp_path / "running.pth").read_bytes() == b"all of it"
     assert all((tmp_path / other).exists() for other in [*kept, dead.replace("running", "link")])

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -46,10 +46,11 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def lock_folder(folder: str | Path, main: bool = True) -> Iterator[None]:
+def lock_folder(folder: str | Path, main: bool = True, below: Sequence[str] = ()) -> Iterator[None]:
     """Lock `folder` for this run; UserError where another run has locked it, or where it cannot be written.
 
     Only the `main` process of a run takes the lock. Where the file system has no locks it warns, and the work goes on.
+    What killed runs left of unfinished files is removed from `folder` and from those `below` that are the run's own.
     """
     if not main:
         yield
@@ -69,13 +70,14 @@ def lock_folder(folder: str | Path, main: bool = True) -> Iterator[None]:
             problem = f"{folder} cannot be locked ({error.strerror}); let no other run write there"
             print(f"warning: {problem}", file=sys.stderr)
         else:
-            _remove_leftovers(folder)
+            for own in (folder, *(folder / name for name in below)):
+                _remove_leftovers(own)
         yield
 
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what `atomic_write` left in `folder` itself when its process was killed; what cannot be removed stays."""
-    for file in folder.iterdir():
+    for file in folder.glob(".tris.*.tmp"):
         name = TEMPORARY.fullmatch(file.name)
         if name and not Path("/proc", name[1]).exists() and file.is_file() and not file.is_symlink():
             with suppress(OSError):
