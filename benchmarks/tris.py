@@ -255,7 +255,7 @@ def prediction(setting: Setting) -> Pair:
     def ours() -> Results:
         photos = EvalPhotos(split, setting.input_size, QUERY_LENGTH, masks=False)
         batches = segment_many(segmenter.network, eval_loader(photos, 4, 0), setting.device)
-        return areas(runs for found in batches for _, masks in found for runs, _ in masks)
+        return areas(runs for found in batches for _, masks in found for runs, *_ in masks)
 
     def straightforward() -> Results:
         torch.set_num_threads(threads)  # as before ours
