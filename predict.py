@@ -18,7 +18,6 @@ from dataset.photos import photos_in
 from dataset.predictions import finished_batches, join_parts, part_files, parts_folder, remove_parts, stamp_path
 from dataset.references import Reference, Split
 from dataset.samples import EvalPhotos, eval_loader
-from IRNet.resume import start_pass
 from model.build import absence_limit
 from model.prediction import draw_sheet, predict
 from model.segmenter import load_model
@@ -35,6 +34,7 @@ from utils.options import (
     positive_int,
 )
 from utils.pictures import optional, save_png
+from utils.resume import fingerprint, start_pass
 
 
 def parse_args() -> argparse.Namespace:
@@ -120,7 +120,7 @@ def settings(args: argparse.Namespace, split: Split, size: int) -> dict[str, str
     """What a run that is resumed must share with the one it continues, under names for a message."""
     sentences = "".join(f"{reference.photo!r} {reference.sentences!r}" for reference in split.references)
     return {
-        "a checkpoint of hash": hashlib.sha256(args.pretrain.read_bytes()).hexdigest()[:16],
+        "a checkpoint of hash": fingerprint([args.pretrain])[:16],
         "photos and sentences of hash": hashlib.sha256(sentences.encode()).hexdigest()[:16],
         "--size": size,
         "--batch_size": args.batch_size,

@@ -10,7 +10,8 @@ from dataset.artifacts import BACKGROUND, FOREGROUND, UNKNOWN, png_path, write_l
 from dataset.passes import Outcomes, PhotoRefs, make_files
 from dataset.photos import at_size
 from IRNet.crf import DenseCRF
-from IRNet.resume import map_fingerprint, start_pass
+from IRNet.data import map_fingerprint
+from utils.resume import start_pass
 
 
 def cam_to_ir_label(

@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from dataset.artifacts import UNKNOWN, read_images, read_label
+from dataset.artifacts import UNKNOWN, map_path, read_images, read_label
 from dataset.passes import PhotoRefs, fitted
 from dataset.photos import MEAN, STD, at_size, read_photo
 from IRNet.network import STRIDE
 from utils.errors import UserError
+from utils.resume import fingerprint
 
 NORMALISED = ((np.arange(256)[:, None] / 255.0 - MEAN) / STD).astype(np.float32)  # (256, 3), computed in float64
 
@@ -25,6 +26,15 @@ def photos_of(train_list: Path, image_root: Path) -> list[PhotoRefs]:
     if not any((image_root / photo).is_file() for photo in names):
         raise UserError(f"{image_root} holds no photo of {train_list}; check --image_root")
     return [(image_root / photo, refs) for photo, refs in names.items()]
+
+
+def map_fingerprint(photos: list[PhotoRefs], map_dir: Path) -> str:
+    """The fingerprint of the refs' response maps; UserError if there is none."""
+    maps = [map_path(map_dir, name) for _, names in photos for name in names]
+    if not any(file.is_file() for file in maps):
+        hint = "check --cam_out_dir, or write them with validate.py --prms --cam_save_dir ..."
+        raise UserError(f"{map_dir} holds no response map of --train_list; {hint}")
+    return fingerprint(maps)
 
 
 class Crops(Dataset):

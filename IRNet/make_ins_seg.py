@@ -22,7 +22,7 @@ from dataset.artifacts import (
 )
 from dataset.passes import Outcomes, PhotoRefs, fitted, make_files
 from dataset.photos import at_size, read_photo
-from IRNet.data import normalise
+from IRNet.data import map_fingerprint, normalise
 from IRNet.instances import (
     cluster,
     connected_parts,
@@ -34,12 +34,12 @@ from IRNet.instances import (
 )
 from IRNet.network import EdgeDisplacement, load_network
 from IRNet.random_walk import random_walk
-from IRNet.resume import fingerprint, map_fingerprint, start_pass
 from utils.distributed import all_gather, is_main, shard
 from utils.errors import UserError
 from utils.files import write_json
 from utils.log import log
 from utils.pictures import contact_sheet, fit_into, heat_overlay, mask_overlay, optional, save_png, spread
+from utils.resume import fingerprint, start_pass
 
 SMALL_PART = 0.01  # of the photo; smaller ones keep their place in the mask and get the score 0
 SHOWN, TILE = 48, 120  # refs on the contact sheet; pixels of each picture

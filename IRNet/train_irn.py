@@ -22,11 +22,11 @@ from dataset.passes import Outcomes, PhotoRefs, map_photos
 from IRNet.data import Crops, read_labelled
 from IRNet.losses import RADIUS, affinity_displacement_losses
 from IRNet.network import STRIDE, EdgeDisplacement, build_network
-from IRNet.resume import START_OVER, fingerprint, start_pass
 from utils.checkpoint import fill, load_checkpoint, save_checkpoint
 from utils.distributed import all_gather, barrier, is_main, shard, usable_cores, world_size
 from utils.errors import UserError, resuming
 from utils.log import log
+from utils.resume import START_OVER, fingerprint, start_pass
 
 # A source needs room for the radius below it and on both sides: a smaller crop has no pair. In photo pixels.
 SMALLEST_CROP = STRIDE * (2 * RADIUS - 1)

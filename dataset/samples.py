@@ -248,5 +248,6 @@ def eval_loader(photos: EvalPhotos, batch_size: int, workers: int, finished: Con
     """
     count = len(photos)
     batches = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
-    own = chain.from_iterable(shard([batch for batch in batches if batch not in finished]))  # the short one is the last
+    # The loader cuts them into the same batches again, because only the last one can be short.
+    own = chain.from_iterable(shard([batch for batch in batches if batch not in finished]))
     return DataLoader(photos, batch_size, sampler=list(own), num_workers=workers, collate_fn=collate_photos)

@@ -1,5 +1,6 @@
 """Stage 2: the segmentation network, trained on the pseudo masks (paper section 3.5)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import open_clip
@@ -59,25 +60,23 @@ class SegmentationNetwork(nn.Module):
         """
         return self.answer(self.encode(images), tokens, photo, images.shape[-2:])
 
-    def encode(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """All that does not depend on sentences, of images (B, 3, H, W): each (B, C, h, w).
+    def encode(self, images: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
+        """All that does not depend on sentences, level by level, of images (B, 3, H, W): tensors (B, C, h, w).
 
-        The finest level of CLIP's pyramid, reduced; of each other level query, pixels and features.
+        The finest level of CLIP's pyramid reduced; of each other level query, pixels and features.
         """
         finest, *levels = image_pyramid(self.backbone, images)
-        encoded = [self.reduce[0](finest)]
-        for attention, features in zip(self.attention.values(), levels, strict=True):
-            encoded += [attention.query(features), attention.visual(features), features]
-        return encoded
+        pairs = zip(self.attention.values(), levels, strict=True)
+        return [(self.reduce[0](finest),), *((a.query(level), a.visual(level), level) for a, level in pairs)]
 
     def answer(
-        self, encoded: list[torch.Tensor], tokens: torch.Tensor, photo: torch.Tensor, size: tuple[int, int]
+        self, encoded: list[tuple[torch.Tensor, ...]], tokens: torch.Tensor, photo: torch.Tensor, size: tuple[int, int]
     ) -> Responses:
         """As `respond`, from what `encode` returns for images of `size` (H, W)."""
         words = self._words(tokens)
         # Each sentence needs a pyramid of its own, so only a few are decoded at a time.
         parts = zip(photo.split(SENTENCES_AT_A_TIME), words.split(SENTENCES_AT_A_TIME), strict=True)
-        finest = (self._decode([features[p] for features in encoded], w)[0] for p, w in parts)
+        finest = (self._decode([[tensor[p] for tensor in level] for level in encoded], w)[0] for p, w in parts)
         logits = torch.cat([self.head[0](features) for features in finest])
         return Responses(logits, upsample(logits, size))
 
@@ -85,11 +84,12 @@ class SegmentationNetwork(nn.Module):
         """The words' features (N, W, T)."""
         return encode_text(self.backbone, tokens).tokens.transpose(1, 2)
 
-    def _decode(self, encoded: list[torch.Tensor], words: torch.Tensor) -> list[torch.Tensor]:
+    def _decode(self, encoded: Sequence[Sequence[torch.Tensor]], words: torch.Tensor) -> list[torch.Tensor]:
         """Decoder features u_1..u_4, the finest first, at strides 4, 4, 8, 16."""
-        reduced = encoded[:1]
-        for attention, reduce, first in zip(self.attention.values(), self.reduce[1:], (1, 4, 7), strict=True):
-            query, pixels, features = encoded[first : first + 3]
+        (finest,), *others = encoded
+        reduced = [finest]
+        for attention, reduce, level in zip(self.attention.values(), self.reduce[1:], others, strict=True):
+            query, pixels, features = level
             reduced.append(reduce(attention.attend(query, pixels, words) + features))
         levels = [upsample(self.merge[3](reduced[3]), reduced[2].shape[-2:])]
         for i in (2, 1):

@@ -1,7 +1,7 @@
-"""Whether a pass may keep what it finds: a stamp in the work space tells what its outputs were made from.
+"""Whether a pass over photos may keep the files that it finds: a stamp tells what they were made from.
 
-Without `--resume` a run starts over: it removes the stamps of its passes, and each pass removes its old outputs, so
-that no mask of an earlier run survives among the new ones.
+Without `--resume` a pass starts over and removes its old outputs first, so that no mask of an earlier run survives
+among the new ones.
 """
 
 import hashlib
@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dataset.artifacts import map_path
-from dataset.passes import PhotoRefs
 from utils.distributed import barrier, is_main
 from utils.errors import ResumeError, UserError, WriteError, resuming
 from utils.files import read_json, write_json
@@ -36,15 +34,6 @@ def fingerprint(files: Iterable[Path]) -> str:
                     file.seek(start)
                     digest.update(file.read(BLOCK))
     return digest.hexdigest()
-
-
-def map_fingerprint(photos: list[PhotoRefs], map_dir: Path) -> str:
-    """The fingerprint of the refs' response maps; UserError if there is none."""
-    maps = [map_path(map_dir, name) for _, names in photos for name in names]
-    if not any(file.is_file() for file in maps):
-        hint = "check --cam_out_dir, or write them with validate.py --prms --cam_save_dir ..."
-        raise UserError(f"{map_dir} holds no response map of --train_list; {hint}")
-    return fingerprint(maps)
 
 
 def start_pass(stamp: Path, made_from: dict[str, Any], outputs: Iterable[Path], resume: bool) -> None:
