@@ -27,10 +27,10 @@ from utils.log import log
 from utils.options import Parser, comma_list
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-STEPS = ("untrained", "train_stage1", "stage1", "stage1_train", "stage1_prms_train", "irnet", "pseudo_masks_train")
-STEPS += ("train_stage2", "stage2")
+STEPS = ("untrained", "train_stage1", "stage1", "stage1_train", "stage1_prms_train", "stage1_mean_train", "irnet")
+STEPS += ("pseudo_masks_train", "train_stage2", "stage2")
 RESUMABLE = ("train_stage1", "irnet", "train_stage2")
-READ_LATER = ("stage1_prms_train", *RESUMABLE)  # later steps read what these write
+READ_LATER = ("stage1_prms_train", "stage1_mean_train", *RESUMABLE)  # later steps read what these write
 FLAGS_OF = {"--common": "all training and evaluation scripts, as '--backbone toy'", "--stage1": "train_stage1.py"}
 FLAGS_OF |= {"--irnet": "IRNet/run_sample_refer.py", "--stage2": "train_stage2.py"}
 HINT = "run the same command again"
@@ -48,6 +48,10 @@ def parse_args() -> argparse.Namespace:
     add("--splits", type=comma_list, metavar="NAMES", help="evaluated, as val,test, or none (default: all but train)")
     add("--only", type=comma_list, default=list(STEPS), metavar="STEPS", help="run no other steps")
     add("--scorer", metavar="NAME[=FILE]", help="the frozen CLIP of stage 1 and PRMS (default: ViT-B/32)")
+    words = (
+        "make pseudo masks from the mean of a ref's response maps, which is not the paper's, instead of PRMS's choice"
+    )
+    add("--mean_map", action="store_true", help=words)
     for flag, scripts in FLAGS_OF.items():
         add(flag, metavar="'FLAGS'", help=f"further flags of {scripts}")
     words = iter(sys.argv[1:])  # argparse takes FLAGS that begin with - for its own, unless = joins them
@@ -82,7 +86,9 @@ def build_steps(args: argparse.Namespace, out: str) -> dict[str, list[str]]:
         return ["validate.py", *data, *to, *more] if splits else []
 
     stage1, stage2 = (("--output", f"{out}/stage{stage}", "--pretrain", "ckpt.pth") for stage in (1, 2))
-    prms = ("--prms", "--cam_save_dir", f"{out}/cam", "--cam_format", "native", "--name_save_dir", f"{out}/", *scorer)
+    maps = ("--cam_save_dir", f"{out}/cam", "--cam_format", "native", "--name_save_dir", f"{out}/")
+    prms, mean = [*stage1, "--prms", *scorer], [*stage1, "--mean_map"]
+    (mean if args.mean_map else prms).extend(maps)
     irnet = ["--train_list", f"{out}/{args.dataset}_train_names.json", "--cam_out_dir", f"{out}/cam"]
     irnet += ["--ir_label_out_dir", f"{out}/ir_label", "--ins_seg_out_dir", f"{out}/ins_seg"]
     irnet += ["--work_space", f"{out}/irnet", "--image_root", f"{root}/{data_set.photos}"]
@@ -93,13 +99,18 @@ def build_steps(args: argparse.Namespace, out: str) -> dict[str, list[str]]:
         "train_stage1": train(1, *scorer, *of_stage1),
         "stage1": validate("stage1", splits, *stage1),
         "stage1_train": validate("stage1_train", masked, *stage1),
-        "stage1_prms_train": validate("stage1_prms_train", ["train"], *stage1, *prms),
+        "stage1_prms_train": validate("stage1_prms_train", masked if args.mean_map else ["train"], *prms),
+        "stage1_mean_train": validate("stage1_mean_train", ["train"] if args.mean_map else [], *mean),
         "irnet": ["IRNet/run_sample_refer.py", *irnet, *of_irnet],
         "pseudo_masks_train": validate("pseudo_masks_train", masked, *pseudo_masks),
         "train_stage2": train(2, *pseudo_masks, *of_stage2),
         "stage2": validate("stage2", splits, *stage2),
     }
-    return {name: command for name, command in steps.items() if command and name in args.only}
+    return {name: command for name, command in steps.items() if command}
+
+
+def stamp_of(name: str, output: Path) -> Path:
+    return output / "steps" / f"{name}.json"
 
 
 def run_step(name: str, command: list[str], output: Path) -> None:
@@ -107,7 +118,7 @@ def run_step(name: str, command: list[str], output: Path) -> None:
 
     OUTPUT/steps/NAME.json holds the command, and the step's rows of the results once it has finished.
     """
-    stamp, metrics = output / "steps" / f"{name}.json", output / "metrics" / f"{name}.json"
+    stamp, metrics = stamp_of(name, output), output / "metrics" / f"{name}.json"
     own = f"{output}/"  # may be copied to another place
     signed = [f"OUTPUT/{word.removeprefix(own)}" if word.startswith(own) else word for word in command]
     before = read_json(stamp, f"remove it to start {name} over") if stamp.exists() else {}
@@ -119,7 +130,7 @@ def run_step(name: str, command: list[str], output: Path) -> None:
     if not resume:
         (output / name.removeprefix("train_") / LAST).unlink(missing_ok=True)  # of another command
         for later in STEPS[STEPS.index(name) + 1 :] if name in READ_LATER else ():
-            (output / "steps" / f"{later}.json").unlink(missing_ok=True)
+            stamp_of(later, output).unlink(missing_ok=True)
         write_json(stamp, {"command": signed})
     metrics.unlink(missing_ok=True)
     run = ["python", str(REPOSITORY / command[0]), *command[1:], *resume]
@@ -162,7 +173,7 @@ def run_command(command: list[str]) -> tuple[int, dict[str, float]]:
 def write_results(output: Path) -> None:
     """Write the rows of all finished steps, in order."""
     results = {}
-    for stamp in (output / "steps" / f"{name}.json" for name in STEPS):
+    for stamp in (stamp_of(name, output) for name in STEPS):
         results |= read_json(stamp, HINT).get("rows", {}) if stamp.exists() else {}
     write_json(output / "results.json", results, indent=2)
 
@@ -175,9 +186,11 @@ def main() -> None:
     output = Path(args.output or f"output/{args.dataset}_{args.split_by}".removesuffix(f"_{UNSPLIT}"))
     steps = build_steps(args, str(output))
     with lock_folder(output, below=("steps", "metrics", "cam", "ir_label", "ins_seg")):
-        for name, command in steps.items():
+        for name in set(STEPS) - set(steps):  # of other flags: others may have overwritten what it wrote
+            stamp_of(name, output).unlink(missing_ok=True)
+        for name in [name for name in steps if name in args.only]:
             try:
-                run_step(name, command, output)
+                run_step(name, steps[name], output)
             except (KeyboardInterrupt, SystemExit):
                 message = f"interrupted in the step {name}; the same command resumes there"
                 print(f"run_pipeline.py: {message}", file=sys.stderr)

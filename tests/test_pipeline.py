@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from tests.conftest import ROOT, run
 from tests.kill_anywhere import FLAGS, Run, differences
@@ -96,7 +97,7 @@ def test_steps_run_in_order_and_once(pipeline):
     after = ["IRNet/run_sample_refer.py", "validate.py", "train_stage2.py", "validate.py"]
     assert scripts(ran) == ["validate.py", "train_stage1.py", *["validate.py"] * 3, *after]
     assert all("--dataset refcocog --refer_data_root ./data --splitBy umd --model_ema" in line for line in ran[:5])
-    assert [line.endswith("--scorer toy") for line in ran].count(True) == 2  # stage 1 and PRMS
+    assert ["--scorer toy" in line for line in ran].count(True) == 2  # stage 1 and PRMS
     assert "--test_split val --output" in ran[1]  # the best epoch is not chosen on test
     assert [line.endswith("/ins_seg --skip_missing") for line in ran].count(True) == 2
     results = json.loads((pipeline.output / "results.json").read_text())
@@ -124,6 +125,16 @@ def test_a_changed_command_runs_again_with_all_that_depends_on_it(pipeline):
     assert ran[1].endswith("--skip_missing")  # neither resumed, nor is the earlier training left to be resumed later
     _, ran, _ = pipeline.run(*changed, "val,test")
     assert scripts(ran) == ["validate.py"] * 3  # trainings do not depend on what is evaluated
+
+
+@pytest.mark.parametrize("splits", ["test", "none"])
+def test_mean_maps_take_the_place_of_those_that_prms_selects_and_back(splits, pipeline):
+    for flags, flag in (((), "--prms"), (("--mean_map",), "--mean_map"), ((), "--prms")):
+        _, ran, _ = pipeline.run("--splits", splits, *flags)
+        (export,) = (line for line in ran if "--cam_save_dir" in line)
+        assert flag in export and any("run_sample_refer" in line for line in ran[ran.index(export) :])
+        assert any("--prms" in line for line in ran) == (splits == "test" or not flags)
+        assert pipeline.run("--splits", splits, *flags)[:2] == (0, [])
 
 
 @pytest.mark.parametrize("step", ["train_stage1", "IRNet", "train_stage2"])
@@ -313,6 +324,10 @@ def test_from_photos_to_metrics_and_again_after_a_kill(tmp_path, monkeypatch, ca
         masks = {file.stem for file in (pipeline.output / "ins_seg").glob("*.png")}
         assert (masks, (pipeline.output / "stage2" / "ckpt.pth").is_file()) == (set(names), True)
     whole, killed = pipeline.output, tmp_path / "killed"
+    parameters = torch.load(whole / "stage2" / "ckpt.pth", weights_only=True)["model"]
+    for head in range(4):  # with a slope below 0 and weights below 0 its logits would be, too, whatever the photo
+        weights = parameters[f"head.{head}.1.weight"]
+        assert parameters[f"head.{head}.0.2.weight"] > 0 and weights.min() < 0 < weights.max()
     words = ["scripts/pipeline_picture.py", "--dataset", "refcocog", "--splitBy", "umd", "--data_root", toy]
     words += ["--output", whole, "--picture", tmp_path / "pipeline.png"]
     assert run(*words, monkeypatch=monkeypatch, capsys=capsys)[:2] == (0, f"{tmp_path / 'pipeline.png'}\n")
