@@ -29,6 +29,8 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("pseudo masks")
     group.add_argument("--pseudo_path", required=True, metavar="FOLDER", help="the folder that IRNet wrote them to")
     group.add_argument("--skip_missing", action="store_true", help="train without the refs that have none")
+    words = "let the rate fall to 0, as in stage 1; the published stage 2's hardly falls"
+    group.add_argument("--decay_each_step", action="store_true", help=words)
     group.add_argument("--model_ema", action="store_true", help="add consistency with an exponential moving average")
     return parser.parse_args()
 
@@ -61,11 +63,13 @@ def main() -> None:
         for epoch in range(len(history), args.epochs):
             began = time.monotonic()
             start_epoch(loader, epoch)
+            each_step = schedule if args.decay_each_step else None
             losses = train_one_epoch(
-                parallel, criterion, loader, optimizer, precision, epoch, None, args.accumulate, training_log
+                parallel, criterion, loader, optimizer, precision, epoch, each_step, args.accumulate, training_log
             )
             line = {"epoch": epoch + 1} | losses | validate(network, validation, device)
-            schedule.step()  # kept: once per epoch, although its factor counts steps, so the rate hardly decays
+            if each_step is None:
+                schedule.step()  # kept: once per epoch, although its factor counts steps, so the rate hardly decays
             history.append(line | {"seconds": round(time.monotonic() - began, 1)})
             finish_epoch(args, network, parts, history, splits, training_log, (epoch + 1) * steps)
         training_log.close()
