@@ -29,6 +29,7 @@ from utils.options import (
     Parser,
     add_absence_option,
     add_data_set_options,
+    add_sam_option,
     add_workers_option,
     input_size,
     positive_int,
@@ -55,6 +56,7 @@ def parse_args() -> argparse.Namespace:
     words = "whether a sentence that finds nothing has an annotation, of area and score 0"
     parser.add_argument("--empty", choices=["keep", "drop"], default="keep", help=words)
     add_absence_option(parser)
+    add_sam_option(parser)
     parser.add_argument("--size", type=input_size, help="photos are resized to SIZE x SIZE (default: as in training)")
     words = "photos at a time; another number may change masks by a pixel"
     parser.add_argument("--batch_size", type=positive_int, default=4, help=words)
@@ -75,7 +77,7 @@ def main() -> None:
     args = parse_args()
     device = init_processes()
     split = photos_to_segment(args)
-    segmenter = load_model(args.pretrain, device, args.size)
+    segmenter = load_model(args.pretrain, device, args.size, args.sam)
     limit = absence_limit(segmenter.network, args.absent_below)
     photos = EvalPhotos(split, segmenter.size, segmenter.query_length, masks=False, faults=True)
     parts = parts_folder(args.output)
@@ -127,6 +129,7 @@ def settings(args: argparse.Namespace, split: Split, size: int) -> dict[str, str
         "--empty": args.empty,
         "--absent_below": args.absent_below,
         "--masks": args.masks and str(args.masks),
+        "--sam": args.sam,
     }
 
 

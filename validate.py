@@ -19,6 +19,7 @@ from dataset.samples import EvalPhotos, eval_loader, with_pseudo_masks
 from model.build import Architecture, Network, absence_limit, build_network, build_scorer, load_network
 from model.evaluation import evaluate, evaluate_masks
 from model.prms import Combine, mean_maps, select_maps
+from model.refine import Cutter, Sam
 from model.report import draw_cases, read_comparison, report_split, write_page, write_report
 from model.sheets import draw_maps
 from utils.checkpoint import find_checkpoint
@@ -31,6 +32,7 @@ from utils.options import Parser, add_data_and_network_options, add_evaluation_o
 from utils.pictures import optional
 
 UNTRAINED_SEED = 1234
+CUT = "+sam"  # behind the name of a split, for its masks cut by SAM
 
 
 def build_parser(docstring: str, test_split: str) -> Parser:
@@ -48,8 +50,8 @@ def check_flags(args: argparse.Namespace) -> None:
     if args.compare and not args.report:
         raise UserError("--compare needs --report, the folder for the differences")
     of_scores = args.prms or args.mean_map or args.absent_below is not None
-    if args.pseudo_path and (of_scores or args.report or args.cam_save_dir):
-        words = "leave out --prms, --mean_map, --absent_below, --report and --cam_save_dir"
+    if args.pseudo_path and (of_scores or args.sam or args.report or args.cam_save_dir):
+        words = "leave out --prms, --mean_map, --absent_below, --sam, --report and --cam_save_dir"
         raise UserError(f"--pseudo_path evaluates masks: {words}")
     if args.cam_format == "native" and not args.cam_save_dir:
         raise UserError("--cam_format needs --cam_save_dir, the folder for the maps")
@@ -88,7 +90,12 @@ def validate(args: argparse.Namespace) -> None:
         combine = mean_maps if args.mean_map else None
         if args.prms:
             combine = partial(select_maps, build_scorer(network, args.scorer).to(device))
-    outcomes = {name: outcomes_of(split, args, network, device, combine) for name, split in splits.items()}
+    cutters = {"": None} | ({CUT: Sam(args.sam, device)} if args.sam else {})
+    outcomes = {
+        f"{name}{word}": outcomes_of(split, args, network, device, combine, cutter)
+        for name, split in splits.items()
+        for word, cutter in cutters.items()
+    }
     rows = {name: summarise(found, of_masks=network is None) for name, found in outcomes.items() if found}
     if rows:
         log(metrics_table(rows))
@@ -101,19 +108,25 @@ def validate(args: argparse.Namespace) -> None:
     if args.report and rows:
         title = f"{'untrained' if args.untrained else find_checkpoint(args.output, args.pretrain)}"
         title += f"{', PRMS' if args.prms else ', mean maps' if args.mean_map else ''} on {args.dataset}"
-        reports = {name: report_split(splits[name], outcomes[name], others.get(name)) for name in rows}
+        reports, pictures, sizes = {}, {}, (args.size, args.max_query_len)
+        for name, found in outcomes.items():
+            uncut = name.removesuffix(CUT)
+            reports[name] = report_split(splits[uncut], found, others.get(uncut))
         report = write_report(args.report, title, args.compare, reports)
-        sizes = args.size, args.max_query_len
-        pictures = {
-            name: draw_cases(splits[name], outcomes[name], reports[name], network, device, combine, *sizes)
-            for name in rows
-        }
+        for name, found in outcomes.items():
+            split, cutter = splits[name.removesuffix(CUT)], cutters[CUT if name.endswith(CUT) else ""]
+            pictures[name] = draw_cases(split, found, reports[name], network, device, combine, *sizes, cutter)
         write_page(args.report, report, pictures)
     barrier()
 
 
 def outcomes_of(
-    split: Split, args: argparse.Namespace, network: Network | None, device: torch.device, combine: Combine | None
+    split: Split,
+    args: argparse.Namespace,
+    network: Network | None,
+    device: torch.device,
+    combine: Combine | None,
+    cutter: Cutter | None,
 ) -> list[Outcome]:
     """The outcome of every sentence of a split, whose response maps are exported where the flags ask for it."""
     began = time.monotonic()
@@ -124,12 +137,15 @@ def outcomes_of(
         photos = EvalPhotos(split, args.size, args.max_query_len, masks=annotated or not args.cam_save_dir)
         loader = eval_loader(photos, args.batch_size, args.num_workers)
         limit = absence_limit(network, args.absent_below)
-        outcomes = evaluate(network, loader, device, combine, args.cam_save_dir, args.cam_format, split.name, limit)
+        to = args.cam_save_dir, args.cam_format
+        outcomes = evaluate(network, loader, device, combine, *to, split.name, limit, cutter)
         if args.name_save_dir and is_main():
             photos = {reference.name: reference.photo for reference in split.references}
             write_names(names_path(args.name_save_dir, split.dataset, split.name), photos)
     seconds = time.monotonic() - began
-    log(f"{split.name}: {len(split.references)} refs, {len(outcomes)} sentences, {seconds:.1f} s")
+    log(
+        f"{split.name}{CUT if cutter else ''}: {len(split.references)} refs, {len(outcomes)} sentences, {seconds:.1f} s"
+    )
     return outcomes
 
 

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -153,7 +154,9 @@ def evaluation(count: int, with_prms: bool, setting: Setting) -> Pair:
     height, width = setting.photo_size
     box = (0.2 * width, 0.2 * height, 0.7 * width, 0.8 * height)
     reference = Reference(0, 0, 0, "", setting.photo_size, tuple(sentences(count)), box)
-    target = Target(reference, rasterise([triangle(height, width)], height, width), box, setting.photo_size)
+    target = Target(
+        reference, Path("photo.jpg"), rasterise([triangle(height, width)], height, width), box, setting.photo_size
+    )
     torch.manual_seed(1)
     batch = EvalBatch(
         images=smooth(1, 3, setting.input_size, setting.input_size),

@@ -134,6 +134,7 @@ class Target:
     """A ref to evaluate, or only to segment: then it has no mask and no box."""
 
     reference: Reference
+    path: Path  # of the photo
     mask: np.ndarray | None  # bool (H, W); of an absent ref empty
     box: tuple[float, float, float, float] | None  # x1, y1, x2, y2, in pixels; None: nothing to find, or not annotated
     size: tuple[int, int]  # (H, W) of the photo as annotated, else as it is: they can differ by a row
@@ -179,16 +180,17 @@ class EvalPhotos(Dataset):
 
     def __getitem__(self, number: int) -> EvalBatch:
         references = self.photos[number]
-        photo, fault = self._read(references[0])
+        path = self.split.photo_path(references[0])
+        photo, fault = self._read(path)
         sentences = [text for reference in references for text in reference.sentences]
         targets = []
         for reference in references:
             if self.masks:
                 mask = ground_truth(self.split, reference, reference.size)
-                targets.append(Target(reference, mask, reference.box, reference.size))
+                targets.append(Target(reference, path, mask, reference.box, reference.size))
             else:
                 size = reference.size or (photo.height, photo.width)
-                targets.append(Target(reference, None, None, size, fault))
+                targets.append(Target(reference, path, None, None, size, fault))
         return EvalBatch(
             images=to_input(resized(photo, self.size))[None],
             tokens=tokenize(sentences, self.query_length),
@@ -197,8 +199,7 @@ class EvalPhotos(Dataset):
             targets=targets,
         )
 
-    def _read(self, reference: Reference) -> tuple[Image.Image, str | None]:
-        path = self.split.photo_path(reference)
+    def _read(self, path: Path) -> tuple[Image.Image, str | None]:
         if not self.faults:
             return read_photo(path), None
         try:

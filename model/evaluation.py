@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -11,10 +12,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dataset.artifacts import read_mask, write_map, write_scores
+from dataset.photos import read_photo
 from dataset.references import Split
 from dataset.samples import EvalBatch, Target, ground_truth
 from model.build import Network
 from model.prms import Combine
+from model.refine import Cutter, refine_refs
 from utils.distributed import all_gather, is_main, shard
 from utils.errors import UserError
 from utils.maps import Responses, at_photo_size
@@ -45,6 +48,35 @@ def responses(
             yield target, at_photo_size(own.maps, target.size).cpu().numpy(), own
 
 
+def with_masks(
+    network: Network,
+    found: Iterable[tuple[Target, np.ndarray, Responses]],
+    absent_below: float = -math.inf,
+    cutter: Cutter | None = None,
+) -> Iterator[tuple[Target, np.ndarray, Responses, Iterable[np.ndarray]]]:
+    """What `responses` yields, and behind it the masks of the sentences, bool (H, W) each.
+
+    absent_below: sentences whose largest score is below this get an empty mask. cutter: cuts the masks anew, see
+    `model.refine`, with all sentences of a photo at hand; without it masks are made one at a time, for a photo may be
+    large.
+    """
+
+    def masks_of(maps: np.ndarray, answers: Responses) -> Iterator[np.ndarray]:
+        for response, peak in zip(maps, answers.peaks.tolist(), strict=True):
+            yield (response > network.mask_threshold) & (peak >= absent_below)
+
+    for path, of_photo in groupby(found, key=lambda ref: ref[0].path):
+        if cutter is None:
+            yield from ((target, maps, answers, masks_of(maps, answers)) for target, maps, answers in of_photo)
+            continue
+        refs = list(of_photo)
+        masks = [list(masks_of(maps, answers)) for _, maps, answers in refs]
+        if not refs[0][0].fault:
+            encoded = cutter.encode(np.array(read_photo(path)))
+            masks = refine_refs(cutter, encoded, [maps for _, maps, _ in refs], masks)
+        yield from ((*ref, own) for ref, own in zip(refs, masks, strict=True))
+
+
 def evaluate(
     network: Network,
     loader: DataLoader,
@@ -54,16 +86,18 @@ def evaluate(
     map_format: Literal["full", "native"] = "full",
     title: str = "evaluation",
     absent_below: float = -math.inf,
+    cutter: Cutter | None = None,
 ) -> list[Outcome]:
     """The outcome of every sentence, of all processes, in the order of the refs.
 
     combine: see `responses`. map_dir: write the map of each ref's first sentence there, at the photo's size
-    (`full`) or as the scores that it follows from (`native`). absent_below: sentences whose largest score is below this
-    get an empty mask. A ref that is not annotated has no outcome.
+    (`full`) or as the scores that it follows from (`native`). absent_below, cutter: see `with_masks`. A ref that is not
+    annotated has no outcome.
     """
     network.eval()
     outcomes: list[Outcome] = []
-    for target, maps, answers in responses(network, loader, device, combine, title):
+    found = responses(network, loader, device, combine, title)
+    for target, maps, answers, masks in with_masks(network, found, absent_below, cutter):
         if map_dir and map_format == "full":
             write_map(map_dir, target.reference.name, maps[0].clip(0))
         elif map_dir:
@@ -71,9 +105,9 @@ def evaluate(
             write_scores(map_dir, target.reference.name, scores, answers.maps.shape[-2:], target.size)
         if target.mask is None:
             continue
-        index, peaks = target.reference.index, answers.peaks.tolist()
-        for sentence, (response, peak) in enumerate(zip(maps, peaks, strict=True)):
-            mask = (response > network.mask_threshold) & (peak >= absent_below)
+        of_sentences = zip(maps, answers.peaks.tolist(), masks, strict=True)
+        index = target.reference.index
+        for sentence, (response, peak, mask) in enumerate(of_sentences):
             outcomes.append(evaluate_response(response, mask, target.mask, target.box, index, sentence, peak))
     return sorted(outcome for share in all_gather(outcomes) for outcome in share)
 

@@ -19,7 +19,8 @@ from dataset.photos import read_photo
 from dataset.predictions import Entry, annotation_entry, image_entry, read_parts, write_part
 from dataset.samples import EvalBatch, Target
 from model.build import Network
-from model.evaluation import responses
+from model.evaluation import responses, with_masks
+from model.refine import Cutter
 from model.segmenter import Segmenter
 from utils.distributed import is_main, usable_cores
 from utils.errors import one_line
@@ -32,11 +33,15 @@ Found = tuple[Target, list[tuple[Entry, float, float]]]  # a ref; run lengths, s
 
 
 def segment_many(
-    network: Network, batches: Iterable[EvalBatch], device: torch.device, absent_below: float = -math.inf
+    network: Network,
+    batches: Iterable[EvalBatch],
+    device: torch.device,
+    absent_below: float = -math.inf,
+    cutter: Cutter | None = None,
 ) -> Iterator[list[Found]]:
     """The masks of each batch, ref by ref, with their scores, see `score`, and peaks, see `Responses.peaks`.
 
-    absent_below: a mask with a lower peak is made empty.
+    absent_below, cutter: see `with_masks`.
 
     On a CPU batches are computed side by side, each by one thread: a network's last bits depend on the number of its
     threads, and so the masks depend neither on the machine's cores nor on the number of processes.
@@ -45,22 +50,25 @@ def segment_many(
     waiting: deque[Future[list[Found]]] = deque()
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for batch in batches:
-            waiting.append(pool.submit(segment_batch, network, batch, device, absent_below))
+            waiting.append(pool.submit(segment_batch, network, batch, device, absent_below, cutter))
             if len(waiting) > threads:
                 yield waiting.popleft().result()
         yield from (future.result() for future in waiting)
 
 
-def segment_batch(network: Network, batch: EvalBatch, device: torch.device, absent_below: float) -> list[Found]:
+def segment_batch(
+    network: Network, batch: EvalBatch, device: torch.device, absent_below: float, cutter: Cutter | None
+) -> list[Found]:
     """The masks of a batch, ref by ref, with their scores and peaks."""
     found = []
-    for target, maps, answers in responses(network, [batch], device, title=None):
-        masks = []
-        of_sentences = zip(maps, answers.maps, answers.peaks.tolist(), strict=True)
-        for response, answer, peak in of_sentences:  # one at a time: a photo may be large
-            mask = (response > network.mask_threshold) & (peak >= absent_below)  # (H, W)
-            masks.append((run_lengths(mask), score(network, response, answer, mask), round(peak, 4)))
-        found.append((target, masks))
+    answered = responses(network, [batch], device, title=None)
+    for target, maps, answers, masks in with_masks(network, answered, absent_below, cutter):
+        of_sentences = zip(maps, answers.maps, answers.peaks.tolist(), masks, strict=True)
+        entries = [
+            (run_lengths(mask), score(network, response, answer, mask), round(peak, 4))
+            for response, answer, peak, mask in of_sentences
+        ]
+        found.append((target, entries))
     return found
 
 
@@ -89,13 +97,13 @@ def predict(
 
     mask_dir: where each mask also goes as a PNG: that of a ref's first sentence is named as a pseudo mask, the others
     have the number of their sentence behind that name. keep_empty: a mask without foreground has an annotation, too.
-    absent_below: see `segment_many`.
+    absent_below: see `with_masks`; so, too, the segmenter's cutter.
     """
     photos, batches = loader.dataset.photos, loader.batch_sampler
     counts = (sum(len(reference.sentences) for reference in refs) for refs in photos)
     first_ids = list(accumulate(counts, initial=1))  # of each photo's annotations
     with tqdm(total=sum(map(len, batches)), unit="photo", disable=None if is_main() else True) as bar:
-        masks = segment_many(segmenter.network, loader, segmenter.device, absent_below)
+        masks = segment_many(segmenter.network, loader, segmenter.device, absent_below, segmenter.cutter)
         for numbers, found in zip(batches, masks, strict=True):
             refs, entries = iter(found), []
             for number in numbers:

@@ -21,8 +21,9 @@ from dataset.photos import read_photo
 from dataset.references import Split
 from dataset.samples import EvalPhotos, eval_loader, ground_truth
 from model.build import Network
-from model.evaluation import responses
+from model.evaluation import responses, with_masks
 from model.prms import Combine
+from model.refine import Cutter
 from utils.distributed import all_gather, is_main
 from utils.errors import UserError, as_unicode
 from utils.files import atomic_write, read_json, write_json
@@ -188,6 +189,7 @@ def draw_cases(
     combine: Combine | None,
     size: int,
     query_length: int,
+    cutter: Cutter | None = None,
 ) -> dict[int, list[bytes]]:
     """The report's cases, by place in `outcomes`: their true mask and their prediction over the photo, as JPEGs.
 
@@ -201,14 +203,15 @@ def draw_cases(
     loader = eval_loader(EvalPhotos(part, size, query_length), 1, 0)
     drawn: dict[int, list[bytes]] = {}
     with optional(f"some cases of {split.name}"):  # on every process: the others wait for all pictures
-        for target, maps, _ in responses(network, loader, device, combine, "pictures"):
-            photo = fit_into(np.array(read_photo(split.photo_path(target.reference))), CASE_TILE)
-            for sentence, response in enumerate(maps):
+        found = responses(network, loader, device, combine, "pictures")
+        for target, _, _, masks in with_masks(network, found, cutter=cutter):
+            photo = fit_into(np.array(read_photo(target.path)), CASE_TILE)
+            for sentence, mask in enumerate(masks):
                 place = place_of.get((target.reference.index, sentence))
                 if place is not None:
                     # Emptied, where the evaluation did so by `absent_below`.
-                    masks = (target.mask, (response > network.mask_threshold) & (outcomes[place].predicted > 0))
-                    drawn[place] = [jpeg(mask_overlay(photo, mask)) for mask in masks]
+                    both = (target.mask, mask & (outcomes[place].predicted > 0))
+                    drawn[place] = [jpeg(mask_overlay(photo, one)) for one in both]
     return {place: pictures for part in all_gather(drawn) for place, pictures in part.items()}
 
 

@@ -14,6 +14,7 @@ from clip import tokenize
 from dataset.checks import checked_sentence
 from dataset.photos import as_rgb, read_photo, resized, to_input
 from model.build import load_network
+from model.refine import Clicks, Cutter, Sam, refine
 from utils.errors import UserError, shown
 from utils.maps import at_photo_size
 
@@ -26,16 +27,25 @@ class EncodedPhoto:
 
     features: Any  # the network's own
     size: tuple[int, int]  # (H, W) of the photo
+    for_cutter: Any = None  # the cutter's own
 
 
 class Segmenter:
     """Segments the objects that sentences name, with a network of either stage.
 
-    Photos are resized to `size` x `size` pixels, sentences cut to `query_length` tokens.
+    Photos are resized to `size` x `size` pixels, sentences cut to `query_length` tokens. A `cutter` cuts the masks
+    anew, see `model.refine`.
     """
 
-    def __init__(self, network: nn.Module, size: int = 320, query_length: int = 20, device: torch.device | str = "cpu"):
-        self.network = network.eval().to(device)
+    def __init__(
+        self,
+        network: nn.Module,
+        size: int = 320,
+        query_length: int = 20,
+        device: torch.device | str = "cpu",
+        cutter: Cutter | None = None,
+    ):
+        self.network, self.cutter = network.eval().to(device), cutter
         self.size, self.query_length, self.device = size, query_length, torch.device(device)
 
     @torch.inference_mode()
@@ -50,7 +60,8 @@ class Segmenter:
         else:
             image = as_rgb(photo)
         network_input = to_input(resized(image, self.size))[None].to(self.device)
-        return EncodedPhoto(self.network.encode(network_input), (image.height, image.width))
+        for_cutter = self.cutter.encode(np.asarray(image)) if self.cutter else None
+        return EncodedPhoto(self.network.encode(network_input), (image.height, image.width), for_cutter)
 
     @torch.inference_mode()
     def respond(self, photo: Photo | EncodedPhoto, sentences: Sequence[str]) -> np.ndarray:
@@ -72,15 +83,32 @@ class Segmenter:
     def segment(
         self, photo: Photo | EncodedPhoto, sentences: Sequence[str], threshold: float | None = None
     ) -> np.ndarray:
-        """Masks of a photo, bool (N, H, W): where the response exceeds `threshold`, by default the stage's own."""
-        return self.respond(photo, sentences) > (self.network.mask_threshold if threshold is None else threshold)
+        """Masks of a photo, bool (N, H, W): where the response exceeds `threshold`, by default the stage's own.
+
+        With a cutter it cuts them anew; sentences are taken for those of different objects.
+        """
+        encoded = photo if isinstance(photo, EncodedPhoto) else self.encode(photo)
+        responses = self.respond(encoded, sentences)
+        masks = responses > (self.network.mask_threshold if threshold is None else threshold)
+        return self.cut(encoded, responses, masks) if self.cutter else masks
+
+    def cut(
+        self, encoded: EncodedPhoto, responses: np.ndarray, masks: np.ndarray, clicks: Clicks | None = None
+    ) -> np.ndarray:
+        """The masks cut anew by the cutter; responses float32 and masks bool (N, H, W), of one photo."""
+        cut = refine(self.cutter, encoded.for_cutter, responses, masks, range(len(masks)), clicks)
+        return np.stack(cut) if cut else masks
 
 
-def load_model(file: str | Path, device: torch.device | str = "cpu", size: int | None = None) -> Segmenter:
+def load_model(
+    file: str | Path, device: torch.device | str = "cpu", size: int | None = None, sam: str | Path | None = None
+) -> Segmenter:
     """The network of a checkpoint of either stage, ours or a published one; UserError where it cannot be had.
 
-    size: pixels of the square that photos are resized to; None: as in its training.
+    size: pixels of the square that photos are resized to; None: as in its training. sam: a name on Hugging Face's hub
+    or a folder, to cut masks with SAM 2, which has been trained with masks; None: masks are where responses are.
     """
+    cutter = Sam(sam, device) if sam else None
     network = load_network(file)
     trained = network.architecture
-    return Segmenter(network, size or trained.input_size, trained.query_length, device)
+    return Segmenter(network, size or trained.input_size, trained.query_length, device, cutter)

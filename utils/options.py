@@ -15,6 +15,8 @@ from typing import NoReturn
 
 from utils.distributed import usable_cores, world_size
 
+DEFAULT_SAM = "facebook/sam2.1-hiera-tiny"  # 38.9 million parameters, 156 MB, Apache-2.0
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that shows defaults and answers a mistake with one line and exit status 2.
@@ -50,7 +52,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 # What a resumed training must share with the one it continues; other flags may change in between.
 TRAINING_SETTINGS = ("dataset", "split_by", "size", "max_query_len", "batch_size", "accumulate", "epochs", "seed")
 TRAINING_SETTINGS += ("compile", "amp", "lr", "lr_multi", "weight_decay", "w1", "w4", "w5", "negative_samples")
-TRAINING_SETTINGS += ("scorer", "model_ema")
+TRAINING_SETTINGS += ("scorer", "model_ema", "decay_each_step")
 
 
 def training_settings(args: argparse.Namespace) -> dict[str, object]:
@@ -214,6 +216,14 @@ def add_absence_option(group: argparse._ActionsContainer) -> None:
     )
 
 
+def add_sam_option(group: argparse._ActionsContainer) -> None:
+    """Whether SAM cuts the masks."""
+    words = "cut masks with SAM 2, which has been trained with masks; a name on Hugging Face's hub, or a folder"
+    group.add_argument(
+        "--sam", nargs="?", const=DEFAULT_SAM, metavar="NAME", help=f"{words} (default: no; without NAME {DEFAULT_SAM})"
+    )
+
+
 def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     """Which checkpoint is evaluated, and what is written."""
     group = parser.add_argument_group("evaluation")
@@ -234,6 +244,7 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     one_map.add_argument("--mean_map", action="store_true", help=words)
     add_scorer_option(group)
     add_absence_option(group)
+    add_sam_option(group)
     group.add_argument("--json", metavar="FILE", help="also write the metrics to this file, by split")
     group.add_argument(
         "--report", metavar="FOLDER", help="write report.json and report.html there: intervals, slices, pictures"
