@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import chain
@@ -24,18 +24,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from pycocotools import mask as coco
 
 from dataset.checks import checked_sentence
+from dataset.masks import run_lengths
 from dataset.photos import photos_in, read_photo
+from model.refine import Clicks
 from model.segmenter import EncodedPhoto, Segmenter, load_model
 from utils.errors import UserError, as_unicode, one_line, reason
 from utils.files import write_json
-from utils.options import Parser, input_size, port_number
+from utils.options import Parser, add_sam_option, input_size, port_number
 from utils.pictures import heat_overlay, mask_overlay, save_png
 
 PUBLISHED = "stage2_refcocog_umd"
 REPOSITORY = Path(__file__).parent
+ADDS = "adds to the first mask"  # said of a click on the page
 
 
 def parse_args() -> argparse.Namespace:
@@ -51,6 +53,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("figs"), metavar="FOLDER", help="where the pictures go")
     parser.add_argument("--mask", action="store_true", help="also write each mask, as PNG and as COCO run lengths")
     parser.add_argument("--size", type=input_size, help="photos are resized to SIZE x SIZE (default: as in training)")
+    add_sam_option(parser)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=device, help="cpu, cuda, cuda:1, ...")
     args = parser.parse_args()
@@ -70,7 +73,7 @@ def main() -> None:
     # What can be checked without the checkpoint comes before it: half a gigabyte may have to be downloaded.
     if args.web:
         require_port(args.port)
-        page = launch(load_model(args.pretrain or published_checkpoint(), device, args.size), args.port)
+        page = launch(load_model(args.pretrain or published_checkpoint(), device, args.size, args.sam), args.port)
         print(f"{page.local_url} is the demo's page; Ctrl-C ends it", flush=True)
         page.block_thread()
         return
@@ -78,7 +81,7 @@ def main() -> None:
     photos = decoded(photo_files(args.img))
     first = next(photos)
     require_folder(args.output)
-    segmenter = load_model(args.pretrain or published_checkpoint(), device, args.size)
+    segmenter = load_model(args.pretrain or published_checkpoint(), device, args.size, args.sam)
     segment_photos(segmenter, chain([first], photos), sentences, args.output, args.mask)
 
 
@@ -136,20 +139,24 @@ def published_checkpoint() -> Path:
 def segment_photos(
     segmenter: Segmenter, photos: Iterable[tuple[Path, Image.Image]], sentences: list[str], output: Path, masks: bool
 ) -> None:
-    """Write a picture for each photo and sentence, and the mask if `masks` is set; print the files' names."""
+    """Write a picture for each photo and sentence, and the mask if `masks` is set; print the files' names.
+
+    The picture shows the response or, where that has been cut, the mask.
+    """
     written: set[Path] = set()
     for file, photo in photos:
-        for sentence, response in zip(sentences, segmenter.respond(photo, sentences), strict=True):
+        encoded, pixels = segmenter.encode(photo), np.asarray(photo)
+        responses = segmenter.respond(encoded, sentences)
+        of_sentences = zip(sentences, responses, segmenter.masks(encoded, responses), strict=True)
+        for sentence, response, mask in of_sentences:
             picture = picture_path(output, file, sentence, written)
             written.add(picture)
-            save_png(picture, heat_overlay(np.asarray(photo), response))
+            save_png(picture, mask_overlay(pixels, mask) if segmenter.cutter else heat_overlay(pixels, response))
             print(picture)
             if masks:
-                mask = (response > segmenter.network.mask_threshold).astype(np.uint8)
                 png, runs = (picture.with_name(f"{picture.stem}_mask.{ending}") for ending in ("png", "json"))
-                save_png(png, mask * 255)
-                encoded = coco.encode(np.asfortranarray(mask))
-                write_json(runs, {"sentence": sentence, "size": encoded["size"], "counts": encoded["counts"].decode()})
+                save_png(png, mask.astype(np.uint8) * 255)
+                write_json(runs, {"sentence": sentence} | run_lengths(mask))
                 print(png, runs, sep="\n")
 
 
@@ -199,7 +206,7 @@ def build_page(segmenter: Segmenter):
         """Kept, so that another threshold or sentence does not encode the photo again."""
         return segmenter.encode(file)
 
-    def segment(file: str | None, text: str, threshold: float):
+    def segment(file: str | None, text: str, threshold: float, cut: bool = False, clicks: Sequence = ()):
         """For each sentence the response and the mask over the photo; the masks as files."""
         sentences = [line.strip() for line in (text or "").splitlines() if line.strip()]
         if file is None or not sentences:
@@ -207,17 +214,23 @@ def build_page(segmenter: Segmenter):
         try:
             photo = read_photo(file, upright=True, hint="choose another photo")
             responses = segmenter.respond(encoded(file), sentences)
+            inside, outside = ([xy for xy, adds in clicks if adds == kind] for kind in (True, False))
+            masks = segmenter.masks(
+                encoded(file), responses, threshold, cut, Clicks(inside, outside) if clicks else None
+            )
         except UserError as error:
             words = str(error).replace(f"{Path(file).parent}/", "")  # which is Gradio's
             raise gr.Error(words, print_exception=False) from None
         pictures, files, folder, pixels = [], [], Path(tempfile.mkdtemp(dir=scratch.name)), np.asarray(photo)
-        for sentence, response in zip(sentences, responses, strict=True):
-            mask = response > threshold
+        for sentence, response, mask in zip(sentences, responses, masks, strict=True):
             caption = f"{sentence}: {mask.mean():.1%} of the photo"
             pictures += [(heat_overlay(pixels, response), sentence), (mask_overlay(pixels, mask), caption)]
             files.append(picture_path(folder, Path("mask"), sentence, files))
             save_png(files[-1], mask.astype(np.uint8) * 255)
         return pictures, [str(file) for file in files]
+
+    def add_click(clicks: list, kind: str, event: gr.SelectData) -> list:
+        return [*clicks, (tuple(event.index), kind == ADDS)]
 
     with gr.Blocks(title="TRIS", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         with gr.Row():
@@ -227,11 +240,23 @@ def build_page(segmenter: Segmenter):
                 photo.preprocess = lambda given: given and given.path
                 text = gr.Textbox(lines=3, label="Sentences, one per line", placeholder="man on the right")
                 threshold = gr.Slider(0, 1, segmenter.network.mask_threshold, label="Threshold of the mask")
+                if segmenter.cutter:
+                    cut = gr.Checkbox(
+                        True, label="Cut with SAM, which has been trained with masks and knows no threshold"
+                    )
+                    kind = gr.Radio([ADDS, "takes away from it"], value=ADDS, label="A click on the photo")
                 button = gr.Button("Segment", variant="primary")
             with gr.Column():
                 pictures = gr.Gallery(label="Response and mask", columns=2, object_fit="contain", format="png")
                 files = gr.Files(label="Masks")
-        gr.on([button.click, threshold.release], segment, [photo, text, threshold], [pictures, files])
+        given, shown = [photo, text, threshold], [pictures, files]
+        if segmenter.cutter:
+            clicks = gr.State([])
+            given += [cut, clicks]
+            photo.change(list, None, clicks)
+            photo.select(add_click, [clicks, kind], clicks).then(segment, given, shown)
+            cut.input(segment, given, shown)
+        gr.on([button.click, threshold.release], segment, given, shown, api_name="segment")
     return page
 
 

@@ -97,6 +97,12 @@ def validate(args: argparse.Namespace) -> None:
         for word, cutter in cutters.items()
     }
     rows = {name: summarise(found, of_masks=network is None) for name, found in outcomes.items() if found}
+    for name in splits if args.sam else ():
+        pairs = zip(outcomes[name], outcomes[f"{name}{CUT}"], strict=True)
+        kept = sum(uncut == cut for uncut, cut in pairs)
+        log(
+            f"{name}{CUT}: {kept} of {len(outcomes[name])} masks stayed as they were: no cut agreed better with the map"
+        )
     if rows:
         log(metrics_table(rows))
     if args.json and is_main():

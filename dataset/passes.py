@@ -24,7 +24,8 @@ from utils.log import log
 from utils.memory import return_freed_memory
 
 PhotoRefs = tuple[Path, list[str]]  # a photo and the names of the refs in it
-Outcomes = Iterable[tuple[str, bool | UserError]]  # a ref's name, and what became of it
+Outcome = bool | str | UserError  # what became of a ref; False: nothing was found
+Outcomes = Iterable[tuple[str, Outcome]]  # with a ref's name
 Work = Callable[[Path, list[str]], Outcomes]
 Make = Callable[[np.ndarray, dict[str, np.ndarray], tuple[int, int]], Outcomes]
 LONGEST = 1000  # pixels: photos with a longer side are worked on at this size, whatever memory they would take
@@ -38,12 +39,13 @@ def make_files(
     last_file: Callable[[str], Path],
     device: torch.device,
     workers: int,
-) -> None:
+) -> list[Outcome]:
     """Make the files of every ref that lacks its `last_file`; log how many were made, kept and refused.
 
     `make` gets a photo, uint8 (h, w, 3), the response maps of its refs by name, float32 (h, w), at least 0, and the
     size (H, W) of these maps as they are stored, h x w being at most `LONGEST`. It writes each ref's files at H x W and
-    then yields the ref's name and whether anything was found. Raises as `map_photos`; UserError if all were refused.
+    then yields the ref's name and its outcome; all outcomes are returned. Raises as `map_photos`; UserError if all were
+    refused.
     """
     left = [(path, [name for name in names if not last_file(name).is_file()]) for path, names in shard(photos)]
     left = [(path, names) for path, names in left if names]
@@ -54,18 +56,19 @@ def make_files(
     log(f"{title}: {made} made ({outcomes.count(False)} empty), {kept} kept, {refused} refused")
     if refused == total:
         raise UserError(f"{title}: all {refused} refs were refused; the lines above say why")
+    return outcomes
 
 
 def map_photos(
     title: str, photos: list[PhotoRefs], work: Work, device: torch.device, workers: int
-) -> dict[str, bool | UserError]:
+) -> dict[str, Outcome]:
     """What `work` yields about the refs of `photos`, this process's part; returns that of all processes, by name.
 
     Refs that `work` has said nothing about when it raises a UserError, or lacks memory, are refused with that error.
     Photos are shared out to `workers`, which on a CPU are processes and with a GPU threads, because reading, decoding
     and writing let others compute. Raises WriteError: on a full disk all others would fail too.
     """
-    outcomes: dict[str, bool | UserError] = {}
+    outcomes: dict[str, Outcome] = {}
     with closing(_results(partial(_outcomes, work), photos, device, workers)) as results:
         for found in tqdm(results, title, len(photos), unit="photo", disable=None if is_main() else True):
             for name, outcome in found.items():
@@ -87,11 +90,11 @@ def _results(job: Callable[[PhotoRefs], dict], photos: list[PhotoRefs], device: 
             yield from threads.imap(job, photos)
 
 
-def _outcomes(work: Work, photo: PhotoRefs) -> dict[str, bool | UserError]:
+def _outcomes(work: Work, photo: PhotoRefs) -> dict[str, Outcome]:
     """What `work` yields about the refs of one photo, each refused that it does not get to."""
     path, names = photo
     return_freed_memory()  # photos have many sizes
-    outcomes: dict[str, bool | UserError] = {}
+    outcomes: dict[str, Outcome] = {}
     try:
         outcomes.update(work(path, names))
     except UserError as error:

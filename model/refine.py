@@ -8,6 +8,7 @@ with it is taken, not the one that SAM scores best: its score prefers parts. The
 better. No constant here was chosen by looking at a mask.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from itertools import chain, islice
@@ -68,8 +69,8 @@ def interior_points(response: np.ndarray) -> list[Point]:
     """
     # Padded: at the photo's edge the distance is 1.
     depth = ndimage.distance_transform_edt(np.pad(core(response), 1))[1:-1, 1:-1] * response
-    cell = max(response.shape) / CELLS
-    maxima = (depth > 0) & (depth == ndimage.maximum_filter(depth, 2 * int(cell) + 1, mode="constant"))
+    cell = math.ceil(max(response.shape) / CELLS)
+    maxima = (depth > 0) & (depth == ndimage.maximum_filter(depth, 2 * cell + 1, mode="constant"))
     points: list[Point] = []
     rows, columns = np.nonzero(maxima)
     for place in np.argsort(-depth[maxima], kind="stable"):
@@ -159,19 +160,21 @@ class Sam:
             raise UserError("--sam needs transformers; run: pip install -r requirements-sam.txt")
         import transformers  # an extra
 
+        transformers.logging.set_verbosity_error()  # what it would warn of is checked below
+        transformers.logging.disable_progress_bar()
         try:
             source = {"pretrained_model_name_or_path": name, "revision": REVISIONS.get(str(name), "main")}
             config = transformers.AutoConfig.from_pretrained(**source)
             kind = "Sam3Tracker" if config.model_type.startswith("sam3_tracker") else "Sam2"
             # Named, not found by AutoModel: the hub's files are of type sam2_video, whose image part this is.
             self.model, report = getattr(transformers, f"{kind}Model").from_pretrained(
-                **source, use_safetensors=True, output_loading_info=True
+                **source, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
             )
             self.processor = getattr(transformers, f"{kind}Processor").from_pretrained(**source)
         except (OSError, ValueError, RuntimeError) as error:
             words = f"--sam {name} cannot be used ({reason(error)})"
             raise UserError(f"{words}; give a folder with config.json, model.safetensors and the processor's") from None
-        if lacking := sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"]):
+        if lacking := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
             raise UserError(
                 f"--sam {name} lacks {len(lacking)} of SAM's parameters, such as {lacking[0]}; give another"
             )

@@ -83,21 +83,28 @@ class Segmenter:
     def segment(
         self, photo: Photo | EncodedPhoto, sentences: Sequence[str], threshold: float | None = None
     ) -> np.ndarray:
-        """Masks of a photo, bool (N, H, W): where the response exceeds `threshold`, by default the stage's own.
-
-        With a cutter it cuts them anew; sentences are taken for those of different objects.
-        """
+        """Masks of a photo, bool (N, H, W), see `masks`. Photos and errors are those of `respond`."""
         encoded = photo if isinstance(photo, EncodedPhoto) else self.encode(photo)
-        responses = self.respond(encoded, sentences)
-        masks = responses > (self.network.mask_threshold if threshold is None else threshold)
-        return self.cut(encoded, responses, masks) if self.cutter else masks
+        return self.masks(encoded, self.respond(encoded, sentences), threshold)
 
-    def cut(
-        self, encoded: EncodedPhoto, responses: np.ndarray, masks: np.ndarray, clicks: Clicks | None = None
+    def masks(
+        self,
+        photo: EncodedPhoto,
+        responses: np.ndarray,
+        threshold: float | None = None,
+        cut: bool = True,
+        clicks: Clicks | None = None,
     ) -> np.ndarray:
-        """The masks cut anew by the cutter; responses float32 and masks bool (N, H, W), of one photo."""
-        cut = refine(self.cutter, encoded.for_cutter, responses, masks, range(len(masks)), clicks)
-        return np.stack(cut) if cut else masks
+        """Masks, bool (N, H, W), from a photo's responses (N, H, W), which are taken for those of N objects.
+
+        A mask is where the response exceeds `threshold`, by default the stage's own. If there is a cutter and `cut`, it
+        cuts masks instead, with somebody's `clicks` on the photo for the first of them; it knows no threshold.
+        """
+        own = self.network.mask_threshold
+        if not (cut and self.cutter and len(responses)):
+            return responses > (own if threshold is None else threshold)
+        masks = responses > own
+        return np.stack(refine(self.cutter, photo.for_cutter, responses, masks, range(len(masks)), clicks))
 
 
 def load_model(

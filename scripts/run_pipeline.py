@@ -24,12 +24,12 @@ from utils.checkpoint import LAST
 from utils.errors import ResumeError, UserError
 from utils.files import lock_folder, read_json, write_json
 from utils.log import log
-from utils.options import Parser, comma_list
+from utils.options import DEFAULT_SAM, Parser, comma_list
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STEPS = ("untrained", "train_stage1", "stage1", "stage1_train", "stage1_prms_train", "stage1_mean_train", "irnet")
-STEPS += ("pseudo_masks_train", "train_stage2", "stage2")
-RESUMABLE = ("train_stage1", "irnet", "train_stage2")
+STEPS += ("sam", "pseudo_masks_train", "train_stage2", "stage2")
+RESUMABLE = ("train_stage1", "irnet", "sam", "train_stage2")
 READ_LATER = ("stage1_prms_train", "stage1_mean_train", *RESUMABLE)  # later steps read what these write
 FLAGS_OF = {"--common": "all training and evaluation scripts, as '--backbone toy'", "--stage1": "train_stage1.py"}
 FLAGS_OF |= {"--irnet": "IRNet/run_sample_refer.py", "--stage2": "train_stage2.py"}
@@ -52,6 +52,9 @@ def parse_args() -> argparse.Namespace:
         "make pseudo masks from the mean of a ref's response maps, which is not the paper's, instead of PRMS's choice"
     )
     add("--mean_map", action="store_true", help=words)
+    words = "what makes pseudo masks of response maps: IRNet, SAM 2, which has been trained with masks, or both in turn"
+    add("--cutter", choices=("irnet", "sam", "irnet+sam"), default="irnet", help=words)
+    add("--sam", default=DEFAULT_SAM, metavar="NAME", help="for --cutter: a name on Hugging Face's hub, or a folder")
     for flag, scripts in FLAGS_OF.items():
         add(flag, metavar="'FLAGS'", help=f"further flags of {scripts}")
     words = iter(sys.argv[1:])  # argparse takes FLAGS that begin with - for its own, unless = joins them
@@ -89,10 +92,13 @@ def build_steps(args: argparse.Namespace, out: str) -> dict[str, list[str]]:
     maps = ("--cam_save_dir", f"{out}/cam", "--cam_format", "native", "--name_save_dir", f"{out}/")
     prms, mean = [*stage1, "--prms", *scorer], [*stage1, "--mean_map"]
     (mean if args.mean_map else prms).extend(maps)
-    irnet = ["--train_list", f"{out}/{args.dataset}_train_names.json", "--cam_out_dir", f"{out}/cam"]
-    irnet += ["--ir_label_out_dir", f"{out}/ir_label", "--ins_seg_out_dir", f"{out}/ins_seg"]
-    irnet += ["--work_space", f"{out}/irnet", "--image_root", f"{root}/{data_set.photos}"]
+    cutter = ["--train_list", f"{out}/{args.dataset}_train_names.json", "--cam_out_dir", f"{out}/cam"]
+    cutter += ["--work_space", f"{out}/irnet", "--image_root", f"{root}/{data_set.photos}"]
+    irnet_masks = f"{out}/ins_seg" if args.cutter == "irnet" else f"{out}/irnet_seg"
+    irnet = [*cutter, "--ir_label_out_dir", f"{out}/ir_label", "--ins_seg_out_dir", irnet_masks]
     irnet += ["--cam_to_ir_label_pass", "True", "--train_irn_pass", "True", "--make_ins_seg_pass", "True"]
+    sam = [*cutter, "--sam", args.sam, "--ins_seg_out_dir", f"{out}/ins_seg"]
+    sam += ["--irnet_masks", irnet_masks] if args.cutter == "irnet+sam" else []
     pseudo_masks = ("--pseudo_path", f"{out}/ins_seg", "--skip_missing")
     steps = {
         "untrained": validate("untrained", splits, "--untrained"),
@@ -101,7 +107,8 @@ def build_steps(args: argparse.Namespace, out: str) -> dict[str, list[str]]:
         "stage1_train": validate("stage1_train", masked, *stage1),
         "stage1_prms_train": validate("stage1_prms_train", masked if args.mean_map else ["train"], *prms),
         "stage1_mean_train": validate("stage1_mean_train", ["train"] if args.mean_map else [], *mean),
-        "irnet": ["IRNet/run_sample_refer.py", *irnet, *of_irnet],
+        "irnet": ["IRNet/run_sample_refer.py", *irnet, *of_irnet] if args.cutter != "sam" else [],
+        "sam": ["scripts/cut_pseudo_masks.py", *sam] if args.cutter != "irnet" else [],
         "pseudo_masks_train": validate("pseudo_masks_train", masked, *pseudo_masks),
         "train_stage2": train(2, *pseudo_masks, *of_stage2),
         "stage2": validate("stage2", splits, *stage2),
@@ -185,7 +192,7 @@ def main() -> None:
         raise UserError(f"there is no step '{min(unknown)}'; known are {', '.join(STEPS)}")
     output = Path(args.output or f"output/{args.dataset}_{args.split_by}".removesuffix(f"_{UNSPLIT}"))
     steps = build_steps(args, str(output))
-    with lock_folder(output, below=("steps", "metrics", "cam", "ir_label", "ins_seg")):
+    with lock_folder(output, below=("steps", "metrics", "cam", "ir_label", "irnet_seg", "ins_seg")):
         for name in set(STEPS) - set(steps):  # of other flags: others may have overwritten what it wrote
             stamp_of(name, output).unlink(missing_ok=True)
         for name in [name for name in steps if name in args.only]:

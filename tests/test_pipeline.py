@@ -25,6 +25,7 @@ PYTHON = r"""#!/usr/bin/env bash
 set -- "${1#"$ROOT"/}" "${@:2}"
 case $1 in
     scripts/results_table.py) exit ;;
+    scripts/cut_pseudo_masks.py) ;;
     scripts/*) exec "$REAL" "$ROOT/$1" "${@:2}" ;;
 esac
 state=""
@@ -135,6 +136,14 @@ def test_mean_maps_take_the_place_of_those_that_prms_selects_and_back(splits, pi
         assert flag in export and any("run_sample_refer" in line for line in ran[ran.index(export) :])
         assert any("--prms" in line for line in ran) == (splits == "test" or not flags)
         assert pipeline.run("--splits", splits, *flags)[:2] == (0, [])
+
+
+def test_sam_takes_irnets_place_or_cuts_its_masks(pipeline):
+    _, ran, _ = pipeline.run("--splits", "none", "--cutter", "irnet+sam", "--sam", "x")
+    irnet, sam = (line for line in ran if "ins_seg_out_dir" in line)
+    assert "/irnet_seg " in irnet and "/irnet_seg" in sam and "/ins_seg " in sam and "--sam x" in sam
+    _, ran, _ = pipeline.run("--splits", "none", "--cutter", "sam")
+    assert scripts(ran) == ["scripts/cut_pseudo_masks.py", "train_stage2.py"]
 
 
 @pytest.mark.parametrize("step", ["train_stage1", "IRNet", "train_stage2"])
@@ -260,6 +269,10 @@ def test_validation_is_of_the_published_checkpoints(words, file, data, script, t
         ("train_stage2.sh refcoco unc --lr 1e-4", ["--dataset refcoco --splitBy unc", "--lr 1e-4"]),
         ("train_stage2.sh refcoco unc", ["output/refcoco_unc/ins_seg --output ./weights/stage2/pseudo_refcoco_unc"]),
         ("make_pseudo_masks.sh refcocog umd", ["python CLONE/IRNet/run_sample_refer.py", " data/train2014"]),
+        (
+            "make_pseudo_masks.sh refcocog umd --cutter sam --sam x",
+            ["cut_pseudo_masks.py", "refcocog_umd/ins_seg", "--sam x"],
+        ),
         ("make_pseudo_masks.sh referit -", ["--train_list output/referit/referit_train_names.json", "referit/images"]),
         ("make_pseudo_masks.sh jsonl - --image_root mine", ["--cam_out_dir output/jsonl/cam", "--image_root mine"]),
     ],

@@ -15,6 +15,7 @@ from utils.files import read_json, write_json
 
 START_OVER = "run without --resume to start over"
 INPUTS = {"response maps": "other response maps", "IR labels": "other IR labels", "checkpoint": "another checkpoint"}
+INPUTS |= {"IRNet's masks": "other masks of IRNet"}
 BLOCK, MUCH = 4096, 1 << 30  # bytes: so much is read in seconds
 
 
