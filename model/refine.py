@@ -9,6 +9,7 @@ better. No constant here was chosen by looking at a mask.
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from itertools import chain, islice
@@ -158,6 +159,8 @@ class Sam:
     def __init__(self, name: str | Path, device: torch.device | str = "cpu"):
         if not find_spec("transformers"):
             raise UserError("--sam needs transformers; run: pip install -r requirements-sam.txt")
+        if not Path(name).is_dir() and not re.fullmatch(r"[\w-]+/[\w.-]+", str(name)):
+            raise UserError(f"--sam {name} is no folder, and no name on the hub such as {next(iter(REVISIONS))}")
         import transformers  # an extra
 
         transformers.logging.set_verbosity_error()  # what it would warn of is checked below

@@ -201,6 +201,10 @@ def test_a_folder_that_lacks_weights_or_holds_none_is_refused(sam_folder, tmp_pa
         Sam(rewritten(sam_folder, tmp_path / "wide", widen))
     pickled = rewritten(sam_folder, tmp_path / "pickled", lambda config: None)
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    with pytest.raises(
+        UserError, match="/nowhere is no folder, and no name on the hub such as facebook/sam2.1-hiera-tiny$"
+    ):
+        Sam(tmp_path / "nowhere")
     for folder in (pickled, tmp_path / "empty"):
         with pytest.raises(UserError, match=r"^--sam .* cannot be used \(.*; give a folder with"):
             Sam(folder)
