@@ -249,14 +249,14 @@ def build_page(segmenter: Segmenter):
             with gr.Column():
                 pictures = gr.Gallery(label="Response and mask", columns=2, object_fit="contain", format="png")
                 files = gr.Files(label="Masks")
-        given, shown = [photo, text, threshold], [pictures, files]
+        asked, given, shown = [button.click, threshold.release], [photo, text, threshold], [pictures, files]
         if segmenter.cutter:
             clicks = gr.State([])
             given += [cut, clicks]
             photo.change(list, None, clicks)
             photo.select(add_click, [clicks, kind], clicks).then(segment, given, shown)
-            cut.input(segment, given, shown)
-        gr.on([button.click, threshold.release], segment, given, shown, api_name="segment")
+            asked.append(cut.input)
+        gr.on(asked, segment, given, shown, api_name="segment")
     return page
 
 
