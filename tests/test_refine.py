@@ -6,32 +6,13 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import ndimage
 
 from dataset.artifacts import read_mask, write_map, write_mask, write_names
 from model.refine import Clicks, Prompt, Sam, agreement, core, interior_points, prompts_of, refine
 from model.segmenter import Segmenter
 from tests.conftest import data_words
-from tests.test_web import Redness
+from tests.stand_ins import Flood, Redness
 from utils.errors import UserError
-
-
-class Flood:
-    """A cutter for drawn scenes: the connected region of equal colour at the first point inside, and half of it."""
-
-    encoded = 0
-
-    def encode(self, photo):
-        self.encoded += 1
-        return photo
-
-    def cut(self, encoded, prompts, size):
-        assert encoded.shape[:2] == size
-        for prompt in prompts:
-            x, y = prompt.inside[-1]
-            labels, _ = ndimage.label((encoded == encoded[y, x]).all(axis=2))
-            whole = labels == labels[y, x]
-            yield np.stack([whole & (np.arange(size[1]) < x), whole])
 
 
 def blob(x, y, size=(8, 8), width=2.0):

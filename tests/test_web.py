@@ -9,32 +9,13 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 from PIL import Image
-from torch import nn
 
 import demo
 from model.segmenter import Segmenter
+from tests.stand_ins import Flood, Redness
 from utils.errors import UserError
-from utils.maps import Responses
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-
-class Redness(nn.Module):
-    """A stand-in for a network: responds to red, so that its masks are known."""
-
-    mask_threshold = 0.0
-
-    def __init__(self):
-        super().__init__()
-        self.encoded = 0
-
-    def encode(self, images):
-        self.encoded += 1
-        return images
-
-    def answer(self, images, tokens, photo, size):
-        maps = (images[photo, :1] - images[photo, 1:2] - 1).relu()
-        return Responses(maps, maps)
 
 
 def red_square() -> np.ndarray:
@@ -61,6 +42,15 @@ def url():
         assert os.environ["no_proxy"] == "site.example,127.0.0.1,localhost"
         yield page.local_url
         page.close()
+
+
+@pytest.fixture
+def browser(url):
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
@@ -136,22 +126,34 @@ def test_a_port_that_is_taken(url, script):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (apt-get install chromium)")
-def test_in_a_browser(url, photo):
+def test_in_a_browser(url, photo, browser):
     """Upload, type, see, move the threshold, download."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto(url)
-        page.locator("input[type=file]").first.set_input_files(str(photo))
-        page.get_by_label("Sentences").fill("the red one\n<b>bold</b>")
-        page.get_by_role("button", name="Segment", exact=True).click()
-        page.get_by_text(f"{(EXPECTED > 0).mean():.1%} of the photo").first.wait_for()
-        slider = page.locator("input[type=range]").first
-        slider.fill("0.5")
-        slider.dispatch_event("pointerup")
-        page.get_by_text(f"{(EXPECTED > 0.5).mean():.1%} of the photo").first.wait_for()
-        with page.expect_download() as download:
-            page.locator("a[download]").first.click()
-        assert (mask_in(download.value.path()) == 255 * (EXPECTED > 0.5)).all()
-        browser.close()
+    page = browser.new_page()
+    page.goto(url)
+    page.locator("input[type=file]").first.set_input_files(str(photo))
+    page.get_by_label("Sentences").fill("the red one\n<b>bold</b>")
+    page.get_by_role("button", name="Segment", exact=True).click()
+    page.get_by_text(f"{(EXPECTED > 0).mean():.1%} of the photo").first.wait_for()
+    slider = page.locator("input[type=range]").first
+    slider.fill("0.5")
+    slider.dispatch_event("pointerup")
+    page.get_by_text(f"{(EXPECTED > 0.5).mean():.1%} of the photo").first.wait_for()
+    with page.expect_download() as download:
+        page.locator("a[download]").first.click()
+    assert (mask_in(download.value.path()) == 255 * (EXPECTED > 0.5)).all()
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (apt-get install chromium)")
+def test_a_click_on_the_photo_cuts_the_mask_anew(url, photo, browser):
+    """The stand-in cuts the square that the sentence names, and after a click on the grey around it all of that."""
+    cutting = demo.launch(Segmenter(Redness(), size=32, cutter=Flood()), port=0)
+    page = browser.new_page()
+    page.goto(cutting.local_url)
+    page.locator("input[type=file]").first.set_input_files(str(photo))
+    page.get_by_label("Sentences").fill("the red one")
+    page.get_by_role("button", name="Segment", exact=True).click()
+    square = (red_square()[:, :, 0] == 255).mean()
+    page.get_by_text(f"{square:.1%} of the photo").first.wait_for()
+    page.locator("img").first.click(position={"x": 3, "y": 3})
+    page.get_by_text(f"{1 - square:.1%} of the photo").first.wait_for()
+    cutting.close()
