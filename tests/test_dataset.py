@@ -349,7 +349,9 @@ def test_oddities_of_pictures_are_neither_repeated_nor_refused(tmp_path):
     for name, exif in (("cut.jpg", directory), ("none.jpg", b"Exif\0\0nonsense")):
         photo.save(tmp_path / name, exif=exif)
     photo.convert("P").save(tmp_path / "palette.png", transparency=bytes([0, 128]))
-    code = f"from dataset.photos import read_photo; [read_photo(file, True) for file in {[*map(str, tmp_path.iterdir())]}]"
+    code = (
+        f"from dataset.photos import read_photo; [read_photo(file, True) for file in {[*map(str, tmp_path.iterdir())]}]"
+    )
     (tmp_path / "script.py").write_text(code)
     process = Started([tmp_path / "script.py"])
     assert (process.communicate(timeout=100), process.returncode) == (("", ""), 0)
