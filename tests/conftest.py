@@ -15,7 +15,7 @@ from tests.golden import golden_clip, load_golden
 from tests.processes import ROOT, Started
 from toy.layouts import write_refcocog, write_referit
 from toy.photos import make_photos
-from utils.memory import keep_freed_memory
+from utils.memory import keep_freed_memory, return_freed_memory
 
 SMALL = ["--size", "64", "--num_workers", "0"]
 keep_freed_memory()
@@ -33,10 +33,14 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module", autouse=True)
 def threads():
-    """A module's tests, and IRNet's passes in them, may choose the number of torch's threads; the next starts anew."""
+    """A module's tests, and IRNet's passes in them, may choose the number of torch's threads; the next starts anew.
+
+    So it does with memory, of which the tests in two processes take 5 GB each.
+    """
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+    return_freed_memory()
 
 
 @pytest.fixture(scope="module")
