@@ -10,4 +10,4 @@ threads_wait_passively
 
 ruff check .
 ruff format --check .
-python -m pytest "$@"
+OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile "$@"

@@ -1,7 +1,6 @@
 import os
 import runpy
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,11 +12,11 @@ from model.scorer import Scorer
 from model.stage1 import ResponseNetwork
 from model.stage2 import SegmentationNetwork
 from tests.golden import golden_clip, load_golden
+from tests.processes import ROOT, Started
 from toy.layouts import write_refcocog, write_referit
 from toy.photos import make_photos
-from utils.memory import keep_freed_memory
+from utils.memory import keep_freed_memory, return_freed_memory
 
-ROOT = Path(__file__).parent.parent
 SMALL = ["--size", "64", "--num_workers", "0"]
 keep_freed_memory()
 os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start; here torch has read it, see `one_thread`
@@ -34,10 +33,14 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module", autouse=True)
 def threads():
-    """A module's tests, and IRNet's passes in them, may choose the number of torch's threads; the next starts anew."""
+    """A module's tests, and IRNet's passes in them, may choose the number of torch's threads; the next starts anew.
+
+    So it does with memory, of which the tests in two processes take 5 GB each.
+    """
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+    return_freed_memory()
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +119,7 @@ def train_words(world, output, *more):
 def trained(world, tmp_path_factory):
     """A stage-1 training in a process of its own."""
     output = tmp_path_factory.mktemp("stage1")
-    words = [sys.executable, "train_stage1.py", *train_words(world, output, "--board_folder", str(output / "board"))]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return output, done.stdout
+    process = Started(["train_stage1.py", *train_words(world, output, "--board_folder", output / "board")])
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return output, printed

@@ -1,17 +1,12 @@
 """The check of a data set: a whole toy world is fine, and planted faults are each named with what to do."""
 
 import json
-import os
 import pickle
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT
 from toy.layouts import MARKER
 
 
@@ -146,21 +141,3 @@ def test_what_cannot_be_checked_has_status_2(tmp_path, check):
     ]:
         status, output, errors = check(dataset, root)
         assert (status, output, words in errors, errors.count("\n")) == (2, "", True, 1)
-
-
-def test_the_shell_script_checks_every_data_set_in_data(world, tmp_path):
-    for folder in ("clip", "dataset", "toy", "utils"):
-        (tmp_path / folder).symlink_to(ROOT / folder)
-    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
-    paths = {"VIRTUAL_ENV": sys.prefix, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-
-    def run(*words):
-        words = ("bash", "scripts/check_data.sh", *words)
-        return subprocess.run(words, cwd=tmp_path, env=os.environ | paths, capture_output=True, text=True, timeout=100)
-
-    done = run()
-    assert (done.returncode, done.stderr) == (2, "check_data.sh: data/ holds no data set; see data/README.md\n")
-    (tmp_path / "data").symlink_to(world)
-    done = run()
-    assert (done.returncode, done.stdout.count("nothing is wrong")) == (0, 2)
-    assert done.stdout.index("== refcocog (umd)") < done.stdout.index("== referit (-)")

@@ -3,8 +3,6 @@
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +16,8 @@ from dataset.masks import rasterise
 from dataset.photos import as_rgb, opened, read_photo, resized, to_input
 from dataset.samples import ground_truth
 from dataset.unpickle import read_pickle
-from tests.conftest import ROOT
 from tests.golden import REFERENCE, difference, figures
+from tests.processes import Started
 from utils.errors import UserError
 
 FIGURES = figures("h_dataset")
@@ -351,9 +349,12 @@ def test_oddities_of_pictures_are_neither_repeated_nor_refused(tmp_path):
     for name, exif in (("cut.jpg", directory), ("none.jpg", b"Exif\0\0nonsense")):
         photo.save(tmp_path / name, exif=exif)
     photo.convert("P").save(tmp_path / "palette.png", transparency=bytes([0, 128]))
-    code = "import sys; from dataset.photos import read_photo; [read_photo(file, True) for file in sys.argv[1:]]"
-    words = [sys.executable, "-c", code, *tmp_path.iterdir()]
-    assert subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=100).stderr == ""
+    code = (
+        f"from dataset.photos import read_photo; [read_photo(file, True) for file in {[*map(str, tmp_path.iterdir())]}]"
+    )
+    (tmp_path / "script.py").write_text(code)
+    process = Started([tmp_path / "script.py"])
+    assert (process.communicate(timeout=100), process.returncode) == (("", ""), 0)
 
 
 def test_photos_in_memory():

@@ -1,4 +1,4 @@
-"""Two processes on CPUs, started by torchrun: gradients, and the same metrics and files as one process."""
+"""Two processes on CPUs: gradients, the same metrics and files as one process, and what torchrun does to them."""
 
 import subprocess
 import sys
@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tests.conftest import ROOT, data_words, train_words
+from tests.processes import run_processes
 
 IMPORTS = f"import os, signal, sys, time\nsys.path.insert(0, {str(ROOT)!r})\n"
 GRADIENTS = """
@@ -34,21 +35,16 @@ from utils.distributed import barrier, init_processes, rank
 
 init_processes()
 barrier()
+print("barrier passed", flush=True)
 if rank() == 1:
     os.kill(os.getpid(), signal.SIGKILL)
 time.sleep(600)
 """
 
 
-def torchrun(*words, timeout=200):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
-
-
 def test_gradients_of_two_processes_are_those_of_one_with_the_same_batches(tmp_path):
     (tmp_path / "gradients.py").write_text(IMPORTS + GRADIENTS)
-    done = torchrun(tmp_path / "gradients.py", tmp_path)
-    assert done.returncode == 0, done.stderr
+    run_processes(tmp_path / "gradients.py", tmp_path)
     torch.manual_seed(0)
     network = nn.Linear(3, 1).double()
     images = torch.arange(24.0, dtype=torch.float64).reshape(8, 3).square()
@@ -69,8 +65,7 @@ def test_evaluation_and_export_of_two_processes_are_those_of_one(trained, world,
         return ["validate.py", *evaluated, *exported]
 
     assert script(*words("one"))[0] == 0
-    done = torchrun(*words("two"))
-    assert done.returncode == 0, done.stderr
+    run_processes(*words("two"))
     one, two = (
         {f.name: f.read_bytes() for f in (tmp_path / name).rglob("*") if f.is_file() and f.suffix != ".png"}
         for name in ("one", "two")
@@ -79,10 +74,14 @@ def test_evaluation_and_export_of_two_processes_are_those_of_one(trained, world,
     assert one == two
 
 
-def test_two_processes_train_and_one_that_dies_ends_the_other(world, tmp_path):
-    done = torchrun("train_stage1.py", *train_words(world, tmp_path, "--epoch", "1"))
-    assert done.returncode == 0, done.stderr
-    assert "batch 4 x 2 processes" in done.stdout
-    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1
+def test_one_that_dies_ends_the_other(tmp_path):
     (tmp_path / "dies.py").write_text(IMPORTS + DIES)
-    assert torchrun(tmp_path / "dies.py", timeout=100).returncode != 0
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", tmp_path / "dies.py"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, timeout=100)
+    assert done.returncode != 0 and b"barrier passed" in done.stdout
+
+
+def test_two_processes_train(world, tmp_path):
+    printed = run_processes("train_stage1.py", *train_words(world, tmp_path, "--epoch", "1"))
+    assert "batch 4 x 2 processes" in printed
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1

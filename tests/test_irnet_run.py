@@ -18,6 +18,7 @@ from pycocotools import mask as coco_mask
 from dataset.artifacts import read_label, read_map, read_mask, write_label, write_map, write_names
 from IRNet import cam_to_ir_label, train_irn
 from IRNet.run_sample_refer import build_parser, check, run, start_a_process_per_gpu
+from tests.processes import run_processes
 from utils.errors import ResumeError, UserError, WriteError
 from utils.files import lock_folder
 
@@ -247,8 +248,7 @@ def test_two_processes_with_loader_processes_make_what_one_makes(disks):
     """IR labels and masks to the byte; the checkpoint up to rounding, so those masks are compared that come from it."""
     report = disks.folder / "work" / "pseudo_masks.json"
     labels, weights, summary = disks.contents("ir_label"), disks.weights(), json.loads(report.read_text())
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    subprocess.run([*launcher, SCRIPT, *disks.flags(*ALL, num_workers=2)], check=True, capture_output=True, timeout=200)
+    run_processes(SCRIPT, *disks.flags(*ALL, num_workers=2))
     assert disks.contents("ir_label") == labels
     for name, value in disks.weights().items():
         torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-3 * float(weights[name].abs().max()))

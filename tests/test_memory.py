@@ -1,9 +1,6 @@
 """Freed memory is kept for the next tensors, and given back when a pass asks for it."""
 
-import subprocess
-import sys
-
-from tests.conftest import ROOT
+from tests.processes import Started
 
 CODE = """
 import torch
@@ -22,10 +19,9 @@ print(kept, megabytes() - before)
 KEEP = "from utils.distributed import init_processes; init_processes()"
 
 
-def test_a_script_keeps_freed_memory_until_it_returns_it():
+def test_a_script_keeps_freed_memory_until_it_returns_it(tmp_path):
     for first, expected in (("", False), (KEEP, True)):
-        done = subprocess.run(
-            [sys.executable, "-c", CODE.format(first=first)], cwd=ROOT, capture_output=True, text=True
-        )
-        kept, left = map(int, done.stdout.split())
-        assert (kept > 280) is expected and left < 50, done
+        (tmp_path / "script.py").write_text(CODE.format(first=first))
+        printed, errors = Started([tmp_path / "script.py"]).communicate(timeout=100)
+        kept, left = map(int, printed.split())
+        assert (kept > 280) is expected and left < 50, errors

@@ -284,6 +284,18 @@ def test_the_published_scripts_find_the_files_of_a_data_set(words, parts, script
     assert not [part for part in parts if part not in command]
 
 
+def test_every_data_set_in_data_is_checked(script, tmp_path):
+    assert script("check_data.sh") == (2, [], "check_data.sh: data/ holds no data set; see data/README.md\n")
+    for file in ("refer/refcocog/refs(umd).p", "referit/annotations/train.pickle"):
+        (tmp_path / "data" / file).parent.mkdir(parents=True)
+        (tmp_path / "data" / file).touch()
+    status, printed, _ = script("check_data.sh")
+    check = "python CLONE/scripts/check_data.py --dataset"
+    refcocog = ["== refcocog (umd)", f"{check} refcocog --splitBy umd --refer_data_root ./data"]
+    referit = ["== referit (-)", f"{check} referit --splitBy - --refer_data_root ./data/referit"]
+    assert (status, printed) == (0, refcocog + referit)
+
+
 def test_seeds_and_ablation_run_the_pipeline_several_times(script):
     _, printed, _ = script("seeds.sh", "0", "2")
     assert [line.split()[3] for line in printed if line.startswith("pipeline")] == ["output/toy", "output/toy_seed2"]

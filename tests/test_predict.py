@@ -1,8 +1,6 @@
 """Masks of many photos: known ones in a COCO file, the same file however a run goes, and what is wrong in one line."""
 
 import json
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -20,8 +18,7 @@ from dataset.samples import EvalPhotos, eval_loader
 from model.build import Architecture, build_network, network_content
 from model.prediction import predict
 from model.segmenter import Segmenter, load_model
-from tests.conftest import ROOT
-from tests.test_distributed import torchrun
+from tests.processes import Started, run_processes
 from utils.checkpoint import save_checkpoint
 from utils.maps import Responses
 
@@ -158,11 +155,10 @@ def test_processes_loaders_and_a_kill_change_no_byte(many, checkpoints, script):
     expected = (many / "one.json").read_bytes()
     assert len(json.loads(expected)["annotations"]) == 315
     assert {file.name for file in many.glob("one*")} == {"one.json", "one.png"}
-    done = torchrun(*words(many, checkpoints, "two", "--num_workers", "1"))
-    assert done.returncode == 0, done.stderr
+    run_processes(*words(many, checkpoints, "two", "--num_workers", "1"))
     assert (many / "two.json").read_bytes() == expected
     command, parts = words(many, checkpoints, "killed", "--num_workers", "0"), many / "killed.json.parts"
-    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT)
+    process = Started(command)
     while not (kept := list(parts.glob("0*.jsonl"))) and process.poll() is None:
         time.sleep(0.01)
     process.kill()

@@ -23,6 +23,7 @@ from model.build import load_network
 from model.evaluation import evaluate, suggest_absent_below
 from model.sheets import EXAMPLE_TILE
 from tests.conftest import GPU, ROOT, SMALL, data_words, run, train_words
+from tests.processes import Started
 from toy.layouts import write_refcocog
 from toy.photos import make_photos
 from utils.files import lock_folder
@@ -65,10 +66,10 @@ def test_training_leaves_checkpoints_a_log_examples_and_tensorboard_events(train
 def test_a_training_that_was_killed_resumes_to_the_same_weights(trained, world, tmp_path, script):
     """Killed in its second epoch; a second kill would not matter either, since an epoch is saved last of all."""
     words = ["train_stage1.py", *train_words(world, tmp_path)]
-    process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = Started(words)
     while not (tmp_path / "ckpt_last.pth").exists() and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     assert process.wait(timeout=60) == -signal.SIGKILL
     assert len(torch.load(tmp_path / "ckpt_last.pth", weights_only=True)["history"]) == 1
     status, printed, _ = script(*words, "--resume")

@@ -3,9 +3,7 @@
 import json
 import os
 import re
-import shlex
 import signal
-import subprocess
 import sys
 import time
 
@@ -14,6 +12,7 @@ from PIL import Image
 
 from dataset.checks import checked_sentence
 from tests.conftest import ROOT, data_words, train_words
+from tests.processes import Started
 
 IMPORT = "from utils.start import run_script; import os, signal, sys, time\n"
 FOLDERS = [ROOT, *(ROOT / name for name in ("scripts", "IRNet", "toy", "benchmarks"))]
@@ -21,14 +20,15 @@ SCRIPTS = {file: file.read_text(encoding="utf-8") for folder in FOLDERS for file
 SCRIPTS = {file: source for file, source in SCRIPTS.items() if "run_script(main" in source}
 
 
-def start(words, **options):
-    """A script in a process group of its own, as a terminal starts it."""
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True} | options
-    return subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT, text=True, **options)
+@pytest.fixture
+def start(tmp_path):
+    """Lines of code as a script."""
 
+    def start(lines, *words):
+        (tmp_path / "script.py").write_text(IMPORT + lines)
+        return Started([tmp_path / "script.py", *words])
 
-def code(lines):
-    return ["-c", IMPORT + lines]
+    return start
 
 
 def test_scripts_import_what_handles_ctrl_c_before_all_that_takes_time():
@@ -53,15 +53,15 @@ def test_scripts_import_what_handles_ctrl_c_before_all_that_takes_time():
     ],
     ids=["imports", "main", "torch.save", "fork"],
 )
-def test_ctrl_c_ends_quietly(lines):
-    process = start(code(lines))
+def test_ctrl_c_ends_quietly(lines, start):
+    process = start(lines)
     assert (*process.communicate(timeout=60), process.returncode) == ("", "", 130)
 
 
 def test_ctrl_c_in_a_training_with_workers(world, tmp_path):
     """A terminal sends it to the workers, too."""
     words = train_words(world, tmp_path, "--num_workers", "2", "--epoch", "1000")
-    process = start(["train_stage1.py", *words])
+    process = Started(["train_stage1.py", *words])
     while not (tmp_path / "ckpt_last.pth").exists() and process.poll() is None:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
@@ -74,7 +74,7 @@ def test_a_training_outlives_its_reader_and_others_end_with_it(world, tmp_path, 
     def unread(*words):
         reader, writer = os.pipe()
         os.close(reader)
-        process = start(words, stdout=writer)
+        process = Started(words, stdout=writer)
         os.close(writer)
         return process.communicate(timeout=200)[1], process.returncode
 
@@ -84,27 +84,35 @@ def test_a_training_outlives_its_reader_and_others_end_with_it(world, tmp_path, 
     assert unread("validate.py", "--help") == ("", 141)
 
 
+SMALL_SHARED_MEMORY = """
+import ctypes, runpy
+mounts = f"mount --make-rprivate / && mount -t tmpfs -o size={sys.argv[1]} tmpfs /dev/shm"
+if ctypes.CDLL(None).unshare(0x20000) or os.system(mounts):  # mounts of its own: CLONE_NEWNS
+    sys.exit(99)
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")"""
+
+
 @pytest.mark.parametrize("script", ["train_stage1.py", "validate.py"])
 @pytest.mark.parametrize("size", ["4k", "200k"])  # for not even the workers' semaphores; for some batches
-def test_shared_memory_that_is_full_is_named(script, size, world, tmp_path, trained):
+def test_shared_memory_that_is_full_is_named(script, size, world, tmp_path, trained, start):
     words = train_words(world, tmp_path) if script == "train_stage1.py" else data_words(world)
     words += ["--output", trained[0]] * (script == "validate.py")
-    words = [sys.executable, script, *words, "--num_workers", "2", "--size", "224"]
-    small = f"mount -t tmpfs -o size={size} tmpfs /dev/shm || exit 99; exec {shlex.join(map(str, words))}"
-    done = subprocess.run(["unshare", "-m", "sh", "-c", small], cwd=ROOT, capture_output=True, text=True, timeout=100)
-    if done.returncode in (1, 99):
+    process = start(SMALL_SHARED_MEMORY, size, script, *words, "--num_workers", "2", "--size", "224")
+    _, errors = process.communicate(timeout=100)
+    if process.returncode == 99:
         pytest.skip("mounting a small /dev/shm is not allowed here")
     last = f"{script}: shared memory (/dev/shm) is full; use --num_workers 0, or docker run --shm-size=2g"
-    assert (done.returncode, done.stderr.splitlines()) == (2, [last])
+    assert (process.returncode, errors.splitlines()) == (2, [last])
 
 
-def test_a_worker_that_the_system_kills_is_named():
+def test_a_worker_that_the_system_kills_is_named(start):
     lines = """
 from torch.utils.data import DataLoader
 class Killed(list):
     def __getitem__(self, index): os.kill(os.getpid(), signal.SIGKILL)
 run_script(lambda: list(DataLoader(Killed([1]), num_workers=1)))"""
-    process = start(code(lines))
+    process = start(lines)
     _, errors = process.communicate(timeout=60)
     assert (len(errors.splitlines()), process.returncode) == (1, 2), errors
     assert "the system ended a process that reads photos" in errors
@@ -118,32 +126,36 @@ def test_text_that_is_not_unicode_is_read_printed_and_reported(trained, tmp_path
     line = {"image": os.fsdecode(b"\xe9.png"), "sentences": ["half \ud83d"], "mask": [[0, 0, 9, 0, 9, 9, 0, 9]]}
     (root / "val.jsonl").write_text(json.dumps(line))
     words = ["--dataset", "jsonl", "--data_root", root, "--size", "64", "--num_workers", "0", "--output", trained[0]]
-    process = start(["validate.py", *words, "--report", root / "report"])
+    process = Started(["validate.py", *words, "--report", root / "report"])
     printed, errors = process.communicate(timeout=100)
     assert (errors, process.returncode) == ("", 0)
     assert "caf\\udce9/report/report.html" in printed
     assert "half \ufffd" in (root / "report" / "report.html").read_text(encoding="utf-8")
-    process = start(["validate.py", *words, "--data_root", f"{root}/nowhere"])
+    process = Started(["validate.py", *words, "--data_root", f"{root}/nowhere"])
     nowhere = f"the data folder {tmp_path}/caf\ufffd/nowhere is not there; "
     assert process.communicate(timeout=100)[1].startswith(f"validate.py: {nowhere}")
 
 
 def test_variables_of_a_job_system_do_not_make_a_group_of_processes(world, trained):
-    environment = os.environ | {"RANK": "0", "LOCAL_RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": ""}
-    process = start(["validate.py", *data_words(world), "--output", trained[0]], env=environment)
+    environment = {"RANK": "0", "LOCAL_RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": ""}
+    process = Started(["validate.py", *data_words(world), "--output", trained[0]], environment=environment)
     assert (process.communicate(timeout=100)[1], process.returncode) == ("", 0)
 
 
-def test_scripts_start_without_docstrings():
+def test_scripts_start_without_docstrings(start):
+    """As with `python -OO`, which would compile torch, too."""
     files = [str(file) for file, source in SCRIPTS.items() if "Parser(" in source or "build_parser(" in source]
     lines = f"""
-import runpy
+from importlib.machinery import SourceFileLoader
+def code(file):
+    return compile(SourceFileLoader("", file).get_data(file), file, "exec", dont_inherit=True, optimize=2)
+SourceFileLoader.get_code = lambda self, name: code(self.path)
 for file in {files}:
     sys.argv = [file, "--help"]
     try:
-        runpy.run_path(file, run_name="__main__")
+        exec(code(file), {{"__name__": "__main__", "__file__": file}})
     except SystemExit as end:
         assert not end.code, file"""
-    process = start(["-OO", *code(lines)])
+    process = start(lines)
     printed, errors = process.communicate(timeout=100)
     assert (errors, process.returncode, printed.count("usage: ")) == ("", 0, len(files))

@@ -15,8 +15,9 @@ from dataset.datasets import load_splits
 from IRNet.network import TOY_WEIGHTS as TOY_RESNET
 from IRNet.network import build_network
 from model.scorer import Scorer
+from toy import make_clip
 from toy.layouts import write_refcocog, write_referit
-from toy.make_clip import contrastive_loss, save_networks, train_networks
+from toy.make_clip import contrastive_loss, save_networks
 from toy.measure_clip import FOCUSED, cosines, draw_views, probe, zero_shot
 from toy.photos import Photo, make_photo, make_photos
 from toy.scenes import SHAPES, Scene, Thing, coverage, unit_contour
@@ -220,7 +221,11 @@ def test_contrastive_loss_by_hand():
 
 def test_trained_networks_are_stored_and_loaded(photos, tmp_path, monkeypatch):
     torch.manual_seed(0)
-    models, classifier = train_networks(photos, share=0.002, seed=0)  # one step per phase
+    for name in ("BACKBONE_PHASES", "SCORER_PHASES"):
+        phases = [phase._replace(batch=4, steps=1) for phase in getattr(make_clip, name)]
+        monkeypatch.setattr(make_clip, name, phases)
+    monkeypatch.setattr(make_clip, "RESNET_PHASE", make_clip.RESNET_PHASE._replace(batch=4, steps=1))
+    models, classifier = make_clip.train_networks(photos, share=1, seed=0)
     save_networks(tmp_path, models, classifier)
     texts = ["the red star", "small thing on the left"]
     tokens = torch.searchsorted(torch.tensor(vocabulary_rows()), tokenize(texts, 16))
