@@ -17,7 +17,7 @@ from toy.layouts import write_refcocog
 from toy.photos import make_photos
 from utils.checkpoint import save_checkpoint
 
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("*/*.md"))]
 MADE_BY_USERS = ("data", "weights", "output", "figs")
 SCRIPT = re.compile(r"(?:python(?: -m)?|bash|torchrun.*?) ([\w./]+)")
 
@@ -49,6 +49,11 @@ def test_links_inside_the_repository_resolve():
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_changes_are_those_of_this_version():
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == version
 
 
 @pytest.mark.parametrize("name", sorted({script_of(command) for command in COMMANDS}))
