@@ -1,5 +1,6 @@
 """Pairs of nearby positions and the straight paths between them (IRNet, CVPR 2019, section 4.1)."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -33,37 +34,38 @@ def shifted(maps: torch.Tensor, offset: Offset, radius: int) -> torch.Tensor:
     return maps[..., top : top + height, left : left + width]
 
 
-def pair_affinity(edge: torch.Tensor, radius: int) -> torch.Tensor:
+def pair_affinity(edge: torch.Tensor, radius: int, offsets: Sequence[Offset]) -> torch.Tensor:
     """1 - the largest edge on the path of every pair. edge: float (..., H, W), 0..1. Returns (..., K, h, w).
 
-    K offsets in the order of `search_offsets`; h x w sources, see `shifted`.
+    K offsets, each shorter than `radius`; h x w sources, see `shifted`.
     """
-    return 1 - _PathMaximum.apply(edge, radius)
+    return 1 - _PathMaximum.apply(edge, radius, offsets)
 
 
 class _PathMaximum(torch.autograd.Function):
     """The maximum along every path. Keeps one byte per pair for the gradient; autograd would keep all paths."""
 
     @staticmethod
-    def forward(ctx, edge: torch.Tensor, radius: int) -> torch.Tensor:
-        ctx.radius, ctx.size = radius, edge.shape
-        size = (*edge.shape[:-2], len(search_offsets(radius)), *shifted(edge, (0, 0), radius).shape[-2:])
+    def forward(ctx, edge: torch.Tensor, radius: int, offsets: Sequence[Offset]) -> torch.Tensor:
+        ctx.radius, ctx.offsets, ctx.size = radius, offsets, edge.shape
+        size = (*edge.shape[:-2], len(offsets), *shifted(edge, (0, 0), radius).shape[-2:])
         maxima = edge.new_empty(size)
         winners = torch.empty(size, dtype=torch.uint8, device=edge.device)
-        for k, offset in enumerate(search_offsets(radius)):
+        for k, offset in enumerate(offsets):
             views = torch.stack([shifted(edge, point, radius) for point in path_to(offset)])
             maxima[..., k, :, :], winners[..., k, :, :] = views.max(dim=0)
         ctx.save_for_backward(winners)
         return maxima
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (winners,) = ctx.saved_tensors
         result = gradient.new_zeros(ctx.size)
-        for k, offset in enumerate(search_offsets(ctx.radius)):
+        longest = max(len(path_to(offset)) for offset in ctx.offsets)
+        places = torch.arange(longest, dtype=torch.uint8, device=gradient.device).view(-1, *[1] * len(ctx.size))
+        for k, offset in enumerate(ctx.offsets):
             path = path_to(offset)
-            places = torch.arange(len(path), dtype=torch.uint8, device=gradient.device).view(-1, *[1] * len(ctx.size))
-            shares = gradient[..., k, :, :] * (winners[..., k, :, :] == places)  # (P, ..., h, w)
+            shares = gradient[..., k, :, :] * (winners[..., k, :, :] == places[: len(path)])  # (P, ..., h, w)
             for point, share in zip(path, shares, strict=True):
                 shifted(result, point, ctx.radius).add_(share)
-        return result, None
+        return result, None, None

@@ -38,7 +38,8 @@ def transition(edge: torch.Tensor, beta: float) -> tuple[torch.Tensor, torch.Ten
     """One step of the walk, diag(A 1)^-1 A, sparse (n, n) over the n = h w pixels of `edge`; and A 1, (n,)."""
     reach = RADIUS - 1
     # Outside the map the edge is 1, so that a pair that leaves it has weight 0.
-    affinity = pair_affinity(F.pad(edge, (reach, reach, 0, reach), value=1), RADIUS)  # (34, h, w)
+    padded = F.pad(edge, (reach, reach, 0, reach), value=1)
+    affinity = pair_affinity(padded, RADIUS, search_offsets(RADIUS))  # (34, h, w)
     known = torch.cat([affinity.pow_(beta).flatten(), edge.new_zeros(1), edge.new_ones(1)])
     sources, starts, columns = _sparse_pattern(*edge.shape, edge.device)
     weights = known.index_select(0, sources).view(edge.numel(), -1)  # (n, 69)

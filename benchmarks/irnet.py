@@ -92,7 +92,7 @@ def dense_walk(scores: torch.Tensor, edge: torch.Tensor) -> torch.Tensor:
     height, width = edge.shape
     transition = torch.eye(height * width, device=edge.device)
     rows, columns = torch.meshgrid(*(torch.arange(n, device=edge.device) for n in edge.shape), indexing="ij")
-    affinities = pair_affinity(F.pad(edge, (4, 4, 0, 4), value=1), radius=5)  # (34, h, w)
+    affinities = pair_affinity(F.pad(edge, (4, 4, 0, 4), value=1), 5, search_offsets(5))  # (34, h, w)
     for (y, x), affinity in zip(search_offsets(5), affinities, strict=True):
         inside = (rows + y < height) & (columns + x >= 0) & (columns + x < width)
         source = (rows * width + columns)[inside]

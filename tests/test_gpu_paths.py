@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from clip import build_clip
 from IRNet import losses, network
+from IRNet.affinity import search_offsets
 from IRNet.crf import DenseCRF
 from IRNet.instances import ASKED_EVERY, find_centroids
 from IRNet.random_walk import random_walk
@@ -130,11 +131,11 @@ def test_evaluation_and_prms(fake_cuda, networks, stage):
 def test_irnet(fake_cuda, monkeypatch):
     """Fake tensors cannot be sparse, so the walk's matrix is a dense one here."""
     monkeypatch.setattr("IRNet.random_walk.csr", lambda starts, columns, values, size: values.new_empty(size))
-    net = network.build_network("resnet50").train()
+    net, offsets = network.build_network("resnet50").train(), search_offsets(losses.RADIUS)
     with fake_cuda:
         output = on_cuda(net)(torch.rand(2, 3, 128, 128, device=CUDA))
-        pairs = losses.sort_pairs(torch.zeros(2, 32, 32, dtype=torch.uint8, device=CUDA), losses.RADIUS)
-        lost = losses.pair_losses(*output, losses.RADIUS)
+        pairs = losses.sort_pairs(torch.zeros(2, 32, 32, dtype=torch.uint8, device=CUDA), losses.RADIUS, offsets)
+        lost = losses.pair_losses(*output, losses.RADIUS, offsets)
         edge, displacement = net.eval().detect(torch.rand(3, 96, 128, device=CUDA))
         walked = random_walk(torch.rand(3, *edge.shape, device=CUDA), edge)
     assert {tensor.device.type for tensor in [*output, *pairs, *lost, edge, displacement, walked]} == {"cuda"}

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from dataset.artifacts import write_label
+from IRNet.affinity import search_offsets
 from IRNet.data import Crops, augment, normalise, place, random_offset, rescale
 from IRNet.losses import sort_pairs
 from tests.golden import figures
@@ -55,7 +56,7 @@ def test_random_numbers_are_drawn_in_the_published_order(expected, seed):
 
 
 def test_pairs_of_a_label_map(expected):
-    found = sort_pairs(torch.from_numpy(expected["aff.seg"])[None], 5)
+    found = sort_pairs(torch.from_numpy(expected["aff.seg"])[None], 5, search_offsets(5))
     for pairs, kind in zip(found, ("bg", "fg", "neg"), strict=True):
         assert (pairs[0, published_order(5)].flatten(1).numpy() == expected[f"aff.{kind}"]).all()
 

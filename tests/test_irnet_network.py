@@ -67,12 +67,12 @@ def test_affinity_and_its_gradient_by_hand():
     edge = torch.zeros(3, 5, dtype=torch.float64)
     edge[0, 2], edge[0, 3] = 0.25, 0.5
     edge.requires_grad_()
-    affinity = pair_affinity(edge, 3)  # sources: row 0, column 2
+    affinity = pair_affinity(edge, 3, search_offsets(3))  # sources: row 0, column 2
     assert affinity.shape == (len(search_offsets(3)), 1, 1)
     by_offset = dict(zip(search_offsets(3), affinity.flatten().tolist(), strict=True))
     assert by_offset[0, 1] == 0.5 and by_offset[0, 2] == 0.5 and by_offset[1, 0] == 0.75
     noise = torch.rand(1, 6, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    assert torch.autograd.gradcheck(lambda maps: pair_affinity(maps, 4), (noise,))
+    assert torch.autograd.gradcheck(lambda maps: pair_affinity(maps, 4, search_offsets(4)), (noise,))
 
 
 @pytest.mark.parametrize("key", ["crop_161x203", "crop_96x130", "chelsea"])
@@ -94,7 +94,7 @@ def test_pairs_and_loss_maps_are_the_published_ones(network):
     expected, order = figures("irnet_train_step"), published_order(10)
     label = torch.from_numpy(expected["label"][:, 2::4, 2::4])
     assert (label.numpy() == expected["reduced"]).all()
-    for pairs, kind in zip(sort_pairs(label, 10), ("bg_pos", "fg_pos", "neg"), strict=True):
+    for pairs, kind in zip(sort_pairs(label, 10, search_offsets(10)), ("bg_pos", "fg_pos", "neg"), strict=True):
         assert (np.packbits(pairs[:, order].numpy()) == expected[f"lab_{kind}.bits"]).all()
         assert pairs.sum() == expected[f"lab_{kind}.sum"]
     with torch.no_grad():
@@ -103,7 +103,7 @@ def test_pairs_and_loss_maps_are_the_published_ones(network):
     np.testing.assert_allclose(output.edge_logits, expected["eval.edge_logit"], atol=1e-4)
     np.testing.assert_allclose(centred, expected["eval.dp"], atol=1e-4)
     kinds = ("pos_aff", "neg_aff", "dp_fg", "dp_bg")
-    for losses, kind in zip(pair_losses(*output, 10), kinds, strict=True):
+    for losses, kind in zip(pair_losses(*output, 10, search_offsets(10)), kinds, strict=True):
         losses = losses.index_select(-3, torch.tensor(order))
         assert float(losses.double().sum()) == pytest.approx(expected[f"loss_map.{kind}.sum"], rel=1e-5)
         every_97th = losses.flatten()[::97].numpy()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from IRNet.affinity import pair_affinity
+from IRNet.affinity import pair_affinity, search_offsets
 from IRNet.instances import cluster, connected_parts, find_centroids, instance_seeds, part_at_peak, strongest
 from IRNet.make_ins_seg import pseudo_scores
 from IRNet.random_walk import random_walk, transition
@@ -34,7 +34,7 @@ def test_walk_is_the_published_one(size, beta, exp_times, key, tolerance):
 def test_affinities_are_the_published_ones():
     expected = figures("irnet_random_walk")
     edge = torch.nn.functional.pad(torch.from_numpy(expected["23x17.edge"]), (5, 5, 0, 5), value=1)[0]
-    affinity = pair_affinity(edge, 5).flatten(1)[published_order(5)]
+    affinity = pair_affinity(edge, 5, search_offsets(5)).flatten(1)[published_order(5)]
     np.testing.assert_allclose(affinity, expected["aff_sparse"][0], atol=1e-6)
 
 
