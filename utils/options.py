@@ -112,132 +112,95 @@ def comma_list(text: str) -> list[str]:
 def add_data_set_options(parser: argparse.ArgumentParser, datasets: tuple[str, ...]) -> argparse._ArgumentGroup:
     """Which data; the group of these flags."""
     group = parser.add_argument_group("data")
-    group.add_argument(
-        "--dataset", choices=datasets, default="refcoco", help=f"one of {', '.join(datasets)}", metavar="NAME"
+    add, known = group.add_argument, ", ".join(datasets)
+    add("--dataset", choices=datasets, default="refcoco", metavar="NAME", help=f"one of {known}")
+    add("--splitBy", dest="split_by", default="unc", help="whose split: unc, or umd or google for refcocog")
+    root, words = (
+        {"dest": "data_root", "default": "./data"},
+        "the folder of photos and annotations (see data/README.md)",
     )
-    group.add_argument(
-        "--splitBy", dest="split_by", default="unc", help="whose split: unc, or umd or google for refcocog"
-    )
-    group.add_argument(
-        "--refer_data_root",
-        "--data_root",
-        "--dataset_root",
-        dest="data_root",
-        metavar="FOLDER",
-        default="./data",
-        help="the folder of photos and annotations (see data/README.md)",
-    )
+    add("--refer_data_root", "--data_root", "--dataset_root", metavar="FOLDER", help=words, **root)
     return group
 
 
 def add_data_and_network_options(parser: argparse.ArgumentParser, datasets: tuple[str, ...], test_split: str) -> None:
     """Which data, in what form they reach the network, and what the network is built from."""
     group = add_data_set_options(parser, datasets)
-    group.add_argument(
-        "--test_split",
-        type=comma_list,
-        default=[test_split],
-        metavar="NAMES",
-        help="splits to evaluate, such as val,testA; or none",
-    )
-    group.add_argument("--size", type=input_size, default=320, help="photos are resized to SIZE x SIZE pixels")
-    group.add_argument("--max_query_len", type=query_length, default=20, help="tokens kept of a sentence, 3 to 77")
+    add, words = group.add_argument, "splits to evaluate, such as val,testA; or none"
+    add("--test_split", type=comma_list, default=[test_split], metavar="NAMES", help=words)
+    add("--size", type=input_size, default=320, help="photos are resized to SIZE x SIZE pixels")
+    add("--max_query_len", type=query_length, default=20, help="tokens kept of a sentence, 3 to 77")
     add_workers_option(group)
-    group.add_argument("--bert_tokenizer", choices=["clip"], default="clip", help="accepted; CLIP's is the only one")
-    group = parser.add_argument_group("network")
-    group.add_argument(
-        "--backbone",
-        metavar="NAME[=FILE]",
-        help="clip-RN50, clip-RN101, ..., toy; =FILE reads CLIP's weights from that file "
-        "(default: as trained, else clip-RN50)",
-    )
-    group.add_argument(
-        "--hidden_dim", type=positive_int, help="channels of stage 1's projections (default: as trained, else 1024)"
-    )
-    group.add_argument(
-        "--attn_multi", type=non_negative_float, help="weight of the bilateral prompt (default: as trained, else 0.1)"
-    )
+    add("--bert_tokenizer", choices=["clip"], default="clip", help="accepted; CLIP's is the only one")
+    add = parser.add_argument_group("network").add_argument
+    words = "clip-RN50, clip-RN101, ..., toy; =FILE reads CLIP's weights from that file"
+    add("--backbone", metavar="NAME[=FILE]", help=f"{words} (default: as trained, else clip-RN50)")
+    words = "channels of stage 1's projections (default: as trained, else 1024)"
+    add("--hidden_dim", type=positive_int, help=words)
+    words = "weight of the bilateral prompt (default: as trained, else 0.1)"
+    add("--attn_multi", type=non_negative_float, help=words)
 
 
 def add_workers_option(group: argparse._ActionsContainer) -> None:
     """How many processes read photos."""
-    group.add_argument(
-        "--num_workers",
-        type=non_negative_int,
-        default=min(8, usable_cores()),  # one per core of this process's share; eight feed a GPU
-        help="processes that read photos",
-    )
+    most = min(8, usable_cores())  # one per core of this process's share; eight feed a GPU
+    group.add_argument("--num_workers", type=non_negative_int, default=most, help="processes that read photos")
 
 
 def add_training_options(parser: argparse.ArgumentParser, output: str) -> None:
     """How a network is trained, and where the training is kept."""
-    group = parser.add_argument_group("training")
-    group.add_argument("--batch_size", type=positive_int, default=48, help="refs per batch and process")
-    group.add_argument(
-        "--accumulate", type=positive_int, default=1, metavar="K", help="batches per optimiser step, one at a time"
-    )
-    group.add_argument("--epoch", type=positive_int, default=15, dest="epochs", metavar="N", help="epochs to train")
-    group.add_argument("--lr", type=positive_float, default=5e-5, help="learning rate of the new layers")
-    group.add_argument("--lr_multi", type=non_negative_float, default=0.1, help="times --lr: the backbone's rate")
-    group.add_argument("--weight_decay", type=non_negative_float, default=0.01, help="of AdamW")
-    group.add_argument(
-        "--amp",
-        choices=["off", "bf16", "fp16"],
-        default="off",
-        help="precision of the networks' products; bf16 is the fast one on recent GPUs",
-    )
-    group.add_argument("--compile", action="store_true", help="compile the network; on a CPU this needs a C++ compiler")
-    group.add_argument("--seed", type=seed_number, default=1234, help="the same seed repeats a run")
-    group.add_argument("--output", default=output, metavar="FOLDER", help="folder for checkpoints and log.jsonl")
-    group.add_argument("--board_folder", metavar="FOLDER", help="folder for TensorBoard events (default: none)")
-    group.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --output")
-    group.add_argument(
-        "--pretrain", "--pretrained_checkpoint", metavar="FILE", help="start from the network of this checkpoint"
-    )
+    add = parser.add_argument_group("training").add_argument
+    add("--batch_size", type=positive_int, default=48, help="refs per batch and process")
+    words = "batches per optimiser step, one at a time"
+    add("--accumulate", type=positive_int, default=1, metavar="K", help=words)
+    add("--epoch", type=positive_int, default=15, dest="epochs", metavar="N", help="epochs to train")
+    add("--lr", type=positive_float, default=5e-5, help="learning rate of the new layers")
+    add("--lr_multi", type=non_negative_float, default=0.1, help="times --lr: the backbone's rate")
+    add("--weight_decay", type=non_negative_float, default=0.01, help="of AdamW")
+    words = "precision of the networks' products; bf16 is the fast one on recent GPUs"
+    add("--amp", choices=["off", "bf16", "fp16"], default="off", help=words)
+    add("--compile", action="store_true", help="compile the network; on a CPU this needs a C++ compiler")
+    add("--seed", type=seed_number, default=1234, help="the same seed repeats a run")
+    add("--output", default=output, metavar="FOLDER", help="folder for checkpoints and log.jsonl")
+    add("--board_folder", metavar="FOLDER", help="folder for TensorBoard events (default: none)")
+    add("--resume", action="store_true", help="continue from the last checkpoint in --output")
+    words = "start from the network of this checkpoint"
+    add("--pretrain", "--pretrained_checkpoint", metavar="FILE", help=words)
 
 
 def add_scorer_option(group: argparse._ArgumentGroup) -> None:
     """The frozen CLIP that stage 1's losses and PRMS use."""
-    group.add_argument(
-        "--scorer",
-        metavar="NAME[=FILE]",
-        help="the frozen CLIP that scores masked images (default: ViT-B/32; for toy its own)",
-    )
+    words = "the frozen CLIP that scores masked images (default: ViT-B/32; for toy its own)"
+    group.add_argument("--scorer", metavar="NAME[=FILE]", help=words)
 
 
 def add_absence_option(group: argparse._ActionsContainer) -> None:
     """Which masks are made empty because nothing in the photo fits their sentence."""
-    group.add_argument(
-        "--absent_below",
-        type=absence_limit,
-        metavar="X",
-        help="empty the masks of sentences whose largest score is below X, as of things that are not there; suggested: "
-        "the X in the checkpoint, at which 95 %% of the sentences stage 1 was trained on keep theirs (default: off)",
+    words = "empty the masks of sentences whose largest score is below X, as of things that are not there; suggested: "
+    words += (
+        "the X in the checkpoint, at which 95 %% of the sentences stage 1 was trained on keep theirs (default: off)"
     )
+    group.add_argument("--absent_below", type=absence_limit, metavar="X", help=words)
 
 
 def add_sam_option(group: argparse._ActionsContainer) -> None:
     """Whether SAM cuts the masks."""
     words = "cut masks with SAM 2, which has been trained with masks; a name on Hugging Face's hub, or a folder"
-    group.add_argument(
-        "--sam", nargs="?", const=DEFAULT_SAM, metavar="NAME", help=f"{words} (default: no; without NAME {DEFAULT_SAM})"
-    )
+    words += f" (default: no; without NAME {DEFAULT_SAM})"
+    group.add_argument("--sam", nargs="?", const=DEFAULT_SAM, metavar="NAME", help=words)
 
 
 def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     """Which checkpoint is evaluated, and what is written."""
     group = parser.add_argument_group("evaluation")
-    group.add_argument("--output", default="./weights", metavar="FOLDER", help="where --pretrain is looked up")
-    group.add_argument("--pretrain", default="ckpt.pth", metavar="FILE", help="the checkpoint to evaluate")
-    group.add_argument(
-        "--batch_size", type=positive_int, default=1, help="photos at a time; the metrics do not depend on it"
-    )
+    add = group.add_argument
+    add("--output", default="./weights", metavar="FOLDER", help="where --pretrain is looked up")
+    add("--pretrain", default="ckpt.pth", metavar="FILE", help="the checkpoint to evaluate")
+    add("--batch_size", type=positive_int, default=1, help="photos at a time; the metrics do not depend on it")
     other = group.add_mutually_exclusive_group()
     other.add_argument("--untrained", action="store_true", help="evaluate stage 1 before any training")
     other.add_argument("--pseudo_path", metavar="FOLDER", help="evaluate these pseudo masks instead of a network")
-    group.add_argument(
-        "--skip_missing", action="store_true", help="with --pseudo_path: leave out the refs that have none"
-    )
+    add("--skip_missing", action="store_true", help="with --pseudo_path: leave out the refs that have none")
     one_map = group.add_mutually_exclusive_group()
     one_map.add_argument("--prms", action="store_true", help="PRMS: give all sentences of a ref the map that fits best")
     words = "give them the mean of their maps instead, which needs no scorer and is not the paper's"
@@ -245,20 +208,15 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     add_scorer_option(group)
     add_absence_option(group)
     add_sam_option(group)
-    group.add_argument("--json", metavar="FILE", help="also write the metrics to this file, by split")
-    group.add_argument(
-        "--report", metavar="FOLDER", help="write report.json and report.html there: intervals, slices, pictures"
-    )
-    group.add_argument("--compare", metavar="FILE", help="another report.json, to compare with in --report")
-    group.add_argument("--resume", action="store_true", help="accepted; evaluation always reads --pretrain")
-    group.add_argument("--eval", action="store_true", help="accepted; this script always evaluates")
-    group = parser.add_argument_group("export")
-    group.add_argument("--cam_save_dir", metavar="FOLDER", help="write each ref's response map there, <name>.npy")
-    group.add_argument(
-        "--cam_format",
-        choices=["full", "native"],
-        default="full",
-        help="maps at the photo's annotated size, or the scores that they are computed from, hundreds of times smaller",
-    )
-    group.add_argument("--name_save_dir", metavar="FOLDER", help="write the list of these maps' names there")
-    group.add_argument("--save_cam", action="store_true", help="accepted; --cam_save_dir alone decides")
+    add("--json", metavar="FILE", help="also write the metrics to this file, by split")
+    words = "write report.json and report.html there: intervals, slices, pictures"
+    add("--report", metavar="FOLDER", help=words)
+    add("--compare", metavar="FILE", help="another report.json, to compare with in --report")
+    add("--resume", action="store_true", help="accepted; evaluation always reads --pretrain")
+    add("--eval", action="store_true", help="accepted; this script always evaluates")
+    add = parser.add_argument_group("export").add_argument
+    add("--cam_save_dir", metavar="FOLDER", help="write each ref's response map there, <name>.npy")
+    words = "maps at the photo's annotated size, or the scores that they are computed from, hundreds of times smaller"
+    add("--cam_format", choices=["full", "native"], default="full", help=words)
+    add("--name_save_dir", metavar="FOLDER", help="write the list of these maps' names there")
+    add("--save_cam", action="store_true", help="accepted; --cam_save_dir alone decides")
