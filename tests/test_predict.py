@@ -162,7 +162,7 @@ def test_processes_loaders_and_a_kill_change_no_byte(many, checkpoints, script):
     while not (kept := list(parts.glob("0*.jsonl"))) and process.poll() is None:
         time.sleep(0.01)
     process.kill()
-    process.wait()
+    process.wait(timeout=60)
     assert 1 <= len(kept) < 4
     assert not (many / "killed.json").exists()
     assert script(*command, "--resume")[0] == 0
