@@ -31,6 +31,8 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--skip_missing", action="store_true", help="train without the refs that have none")
     words = "let the rate fall to 0, as in stage 1; the published stage 2's hardly falls"
     group.add_argument("--decay_each_step", action="store_true", help=words)
+    words = "let the slopes of PReLUs learn at the backbone's rate, so that a high --lr does not turn them negative"
+    group.add_argument("--slow_slopes", action="store_true", help=words)
     group.add_argument("--model_ema", action="store_true", help="add consistency with an exponential moving average")
     return parser.parse_args()
 
@@ -48,7 +50,8 @@ def main() -> None:
         precision = Precision(args.amp, device)
         criterion = Stage2Criterion(network if args.model_ema else None)
         # Kept: the published fast group holds the text's positional embedding, too.
-        optimizer = build_optimizer(network, args.lr, args.lr_multi, args.weight_decay, fast=("positional_embedding",))
+        settings = args.lr, args.lr_multi, args.weight_decay
+        optimizer = build_optimizer(network, *settings, fast=("positional_embedding",), slow_slopes=args.slow_slopes)
         steps = steps_per_epoch(loader, args.accumulate)
         schedule = polynomial_decay(optimizer, args.epochs * steps)
         parts = {"optimizer": optimizer, "lr_scheduler": schedule, "scaler": precision.scaler}

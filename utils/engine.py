@@ -44,17 +44,23 @@ class Precision:
 
 
 def build_optimizer(
-    network: nn.Module, lr: float, lr_multi: float, weight_decay: float, fast: Sequence[str] = ()
+    network: nn.Module,
+    lr: float,
+    lr_multi: float,
+    weight_decay: float,
+    fast: Sequence[str] = (),
+    slow_slopes: bool = False,
 ) -> torch.optim.AdamW:
     """AdamW with the backbone at `lr * lr_multi` and everything else at `lr` (paper section 4.1).
 
     Parameters without gradient are in no group. A parameter of the backbone whose name ends in one of `fast` learns at
-    the full rate.
+    the full rate. slow_slopes: the slopes of PReLUs learn at the backbone's.
     """
+    slopes = {module.weight for module in network.modules() if isinstance(module, nn.PReLU) and slow_slopes}
     groups: tuple[list, list] = ([], [])
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            slow = name.startswith("backbone.") and not name.endswith(tuple(fast))
+            slow = name.startswith("backbone.") and not name.endswith(tuple(fast)) or parameter in slopes
             groups[0 if slow else 1].append(parameter)
     return torch.optim.AdamW(
         [{"params": groups[0], "lr": lr * lr_multi}, {"params": groups[1], "lr": lr}],

@@ -52,7 +52,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 # What a resumed training must share with the one it continues; other flags may change in between.
 TRAINING_SETTINGS = ("dataset", "split_by", "size", "max_query_len", "batch_size", "accumulate", "epochs", "seed")
 TRAINING_SETTINGS += ("compile", "amp", "lr", "lr_multi", "weight_decay", "w1", "w4", "w5", "negative_samples")
-TRAINING_SETTINGS += ("scorer", "model_ema", "decay_each_step")
+TRAINING_SETTINGS += ("scorer", "model_ema", "decay_each_step", "slow_slopes")
 
 
 def training_settings(args: argparse.Namespace) -> dict[str, object]:
