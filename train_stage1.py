@@ -26,7 +26,7 @@ from model.training import (
 )
 from utils.checkpoint import restore
 from utils.distributed import barrier, data_parallel, init_processes, is_main
-from utils.engine import Precision, build_optimizer, polynomial_decay, steps_per_epoch, train_one_epoch
+from utils.engine import Precision, Training, build_optimizer, polynomial_decay, steps_per_epoch, train_one_epoch
 from utils.files import lock_folder
 from utils.log import TrainingLog, log
 from utils.options import (
@@ -74,25 +74,24 @@ def main() -> None:
         sentences = SentenceTable(scorer, samples.sentences, args.max_query_len)
         criterion = Stage1Criterion(sentences, foreground=args.w1, classification=args.w4, negative=args.w5)
         optimizer = build_optimizer(network, args.lr, args.lr_multi, args.weight_decay)
-        steps = steps_per_epoch(loader, args.accumulate)
-        schedule = polynomial_decay(optimizer, args.epochs * steps)
-        parts = {"optimizer": optimizer, "lr_scheduler": schedule, "scaler": precision.scaler}
-        history = restore(last, parts, args.output)
+        schedule = polynomial_decay(optimizer, args.epochs * steps_per_epoch(loader, args.accumulate))
         parallel = data_parallel(network, device, args.compile)
+        training = Training(network, parallel, criterion, optimizer, schedule, precision, args.accumulate)
+        if last:
+            restore(training, last, args.output)
         training_log = TrainingLog(args.output, args.board_folder, vars(args))
-        log_start(args, loader, len(history))
-        if len(history) >= args.epochs:
-            show_epoch(args, network, history, splits, training_log, len(history) * steps)
-        for epoch in range(len(history), args.epochs):
+        done = len(training.history)
+        log_start(args, loader, done)
+        if done >= args.epochs:
+            show_epoch(args, training, splits, training_log)
+        for epoch in range(done, args.epochs):
             began = time.monotonic()
             start_epoch(loader, epoch)
-            losses = train_one_epoch(
-                parallel, criterion, loader, optimizer, precision, epoch, schedule, args.accumulate, training_log
-            )
+            losses = train_one_epoch(training, loader, training_log)
             line = {"epoch": epoch + 1} | losses | validate(network, validation, device)
             line["absent_below"] = suggest_absent_below(network, known, device)  # for evaluation
-            history.append(line | {"seconds": round(time.monotonic() - began, 1)})
-            finish_epoch(args, network, parts, history, splits, training_log, (epoch + 1) * steps)
+            training.history.append(line | {"seconds": round(time.monotonic() - began, 1)})
+            finish_epoch(args, training, splits, training_log)
         training_log.close()
         log(f"checkpoint: {args.output}/ckpt.pth; examples of the last epoch: {args.output}/examples.png")
         barrier()

@@ -16,7 +16,7 @@ from model.losses import Stage2Criterion
 from model.training import finish_epoch, initial_network, log_start, show_epoch, validate, validation_loaders
 from utils.checkpoint import restore
 from utils.distributed import barrier, data_parallel, init_processes, is_main
-from utils.engine import Precision, build_optimizer, polynomial_decay, steps_per_epoch, train_one_epoch
+from utils.engine import Precision, Training, build_optimizer, polynomial_decay, steps_per_epoch, train_one_epoch
 from utils.files import lock_folder
 from utils.log import TrainingLog, log
 from utils.options import Parser, add_data_and_network_options, add_training_options
@@ -53,28 +53,24 @@ def main() -> None:
         settings = args.lr, args.lr_multi, args.weight_decay
         optimizer = build_optimizer(network, *settings, fast=("positional_embedding",), slow_slopes=args.slow_slopes)
         steps = steps_per_epoch(loader, args.accumulate)
-        schedule = polynomial_decay(optimizer, args.epochs * steps)
-        parts = {"optimizer": optimizer, "lr_scheduler": schedule, "scaler": precision.scaler}
-        if args.model_ema:
-            parts["criterion"] = criterion.teacher
-        history = restore(last, parts, args.output)
+        # Kept: the published factor counts epochs where its end counts steps, so the rate hardly decays.
+        schedule = polynomial_decay(optimizer, args.epochs * steps, hold=1 if args.decay_each_step else steps)
         parallel = data_parallel(network, device, args.compile)
+        training = Training(network, parallel, criterion, optimizer, schedule, precision, args.accumulate)
+        if last:
+            restore(training, last, args.output)
         training_log = TrainingLog(args.output, args.board_folder, vars(args))
-        log_start(args, loader, len(history))
-        if len(history) >= args.epochs:
-            show_epoch(args, network, history, splits, training_log, len(history) * steps)
-        for epoch in range(len(history), args.epochs):
+        done = len(training.history)
+        log_start(args, loader, done)
+        if done >= args.epochs:
+            show_epoch(args, training, splits, training_log)
+        for epoch in range(done, args.epochs):
             began = time.monotonic()
             start_epoch(loader, epoch)
-            each_step = schedule if args.decay_each_step else None
-            losses = train_one_epoch(
-                parallel, criterion, loader, optimizer, precision, epoch, each_step, args.accumulate, training_log
-            )
+            losses = train_one_epoch(training, loader, training_log)
             line = {"epoch": epoch + 1} | losses | validate(network, validation, device)
-            if each_step is None:
-                schedule.step()  # kept: once per epoch, although its factor counts steps, so the rate hardly decays
-            history.append(line | {"seconds": round(time.monotonic() - began, 1)})
-            finish_epoch(args, network, parts, history, splits, training_log, (epoch + 1) * steps)
+            training.history.append(line | {"seconds": round(time.monotonic() - began, 1)})
+            finish_epoch(args, training, splits, training_log)
         training_log.close()
         log(f"checkpoint: {args.output}/ckpt.pth; examples of the last epoch: {args.output}/examples.png")
         barrier()

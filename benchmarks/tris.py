@@ -32,7 +32,7 @@ from model.scorer import Scorer, SentenceTable
 from model.segmenter import Segmenter
 from model.stage1 import Stage1Output
 from utils.distributed import data_parallel
-from utils.engine import Criterion, Precision, build_optimizer, train_step
+from utils.engine import Criterion, Precision, Training, build_optimizer, polynomial_decay, train_step
 from utils.maps import at_photo_size
 from utils.metrics import evaluate_response
 
@@ -118,10 +118,12 @@ def training_step(
     }
     optimizer = build_optimizer(network.train(), lr=5e-5, lr_multi=0.1, weight_decay=0.01)
     amp = Precision("bf16" if precision == "bf16" else "off", setting.device)
+    schedule = polynomial_decay(optimizer, total_steps=1)  # never advanced
+    training = Training(network, network, criterion, optimizer, schedule, amp)
 
     def step() -> Results:
         use_tf32(precision == "tf32")
-        losses = train_step(network, criterion, [batch], optimizer, amp)
+        losses = train_step(training, [batch])
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
         return [losses[name] for name in sorted(losses)], gradients
 
@@ -231,7 +233,7 @@ def loading(setting: Setting) -> Pair:
         # The true mask is drawn in training as well, and negative sentences are tokenised one by one.
         images, tokens = [], []
         for reference in references:
-            photo = Image.open(split.photo_path(reference)).convert("RGB")
+            photo = read_photo(split.photo_path(reference))
             rasterise(reference.segmentation, photo.height, photo.width)
             images.append(to_input(resized(photo, setting.input_size)))
             tokens.append([tokenize([text], QUERY_LENGTH)[0] for text in reference.sentences * (1 + NEGATIVES)][0])

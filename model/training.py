@@ -16,7 +16,7 @@ from model.evaluation import evaluate
 from model.sheets import draw_examples
 from utils.checkpoint import LAST, find_checkpoint, load_checkpoint, require_settings, save_training
 from utils.distributed import is_main, world_size
-from utils.engine import steps_per_epoch
+from utils.engine import Training, steps_per_epoch
 from utils.errors import resuming
 from utils.log import TrainingLog, log
 from utils.metrics import summarise
@@ -94,48 +94,34 @@ def validate(network: Network, loaders: Mapping[str, DataLoader], device: torch.
 
 
 def finish_epoch(
-    args: argparse.Namespace,
-    network: Network,
-    parts: Mapping[str, Any],
-    history: list[dict[str, Any]],
-    splits: Mapping[str, Split],
-    training_log: TrainingLog,
-    step: int,
+    args: argparse.Namespace, training: Training, splits: Mapping[str, Split], training_log: TrainingLog
 ) -> None:
-    """Save an epoch, the last line of `history`, and then show it: a run that is killed before repeats the epoch.
-
-    `parts`: see `save_training`.
-    """
-    line, examples = history[-1], Path(args.output) / "examples.png"
+    """Save an epoch, the last line of the history, and then show it: a run that is killed before repeats the epoch."""
+    line, examples = training.history[-1], Path(args.output) / "examples.png"
     if is_main():
         split = args.test_split[0] if args.test_split else None
-        save_training(args.output, network_content(network), parts, history, training_settings(args), split)
+        save_training(args.output, network_content(training.network), training, training_settings(args), split)
     shown = [f"{name} {line[name]:.4g}" for name in line if name.endswith(("loss", "/mIoU", "PointM", "Hit"))]
     log(f"epoch {line['epoch']} of {args.epochs}: {', '.join(shown)} ({line['seconds']} s)")
     for split in args.test_split:
         if line[f"{split}/empty"] > EMPTY_WARNING:
             words = f"{line[f'{split}/empty']:.0f} % of the masks predicted on {split} are empty"
             log(f"warning: {words}; look at {examples}, and if that lasts, train with a lower --lr")
-    show_epoch(args, network, history, splits, training_log, step)
+    show_epoch(args, training, splits, training_log)
 
 
 def show_epoch(
-    args: argparse.Namespace,
-    network: Network,
-    history: list[dict[str, Any]],
-    splits: Mapping[str, Split],
-    training_log: TrainingLog,
-    step: int,
+    args: argparse.Namespace, training: Training, splits: Mapping[str, Split], training_log: TrainingLog
 ) -> None:
     """Write all epochs to the log, and draw examples of the last one.
 
     Also where a resumed training turns out to be finished: it can have been killed between checkpoint and log.
     """
     if is_main():
-        training_log.epoch(history, step)
+        training_log.epoch(training.history, training.step)
         examples = Path(args.output) / "examples.png"
         with optional(examples):
             split = splits[args.test_split[0] if args.test_split else "train"]
-            sheet = draw_examples(split, network, args.size, args.max_query_len)
-            training_log.picture("examples", sheet, step)
+            sheet = draw_examples(split, training.network, args.size, args.max_query_len)
+            training_log.picture("examples", sheet, training.step)
             save_png(examples, sheet)

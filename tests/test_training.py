@@ -16,7 +16,7 @@ from model.scorer import Scorer
 from model.training import finish_epoch, validation_loaders
 from utils.checkpoint import load_checkpoint, require_settings, restore, save_training
 from utils.distributed import data_parallel
-from utils.engine import Criterion, Precision, steps_per_epoch, train_one_epoch
+from utils.engine import Criterion, Precision, Training, polynomial_decay, steps_per_epoch, train_one_epoch
 from utils.errors import ResumeError, UserError
 from utils.log import TrainingLog
 from utils.options import Parser, add_training_options
@@ -47,9 +47,10 @@ def samples(dtype=torch.float64):
 def train(data, batch_size, accumulate=1, epochs=2, lr=0.1, weight=2.0, amp="off", network=None):
     network = network or Network().to(data[0]["image"].dtype)
     optimizer = torch.optim.SGD(network.parameters(), lr=lr)
-    loader, precision, criterion = DataLoader(data, batch_size), Precision(amp, CPU), Squares({"squares": weight})
-    for epoch in range(epochs):
-        losses = train_one_epoch(network, criterion, loader, optimizer, precision, epoch, accumulate=accumulate)
+    constant, criterion = torch.optim.lr_scheduler.ConstantLR(optimizer, 1), Squares({"squares": weight})
+    training = Training(network, network, criterion, optimizer, constant, Precision(amp, CPU), accumulate)
+    for _ in range(epochs):
+        losses = train_one_epoch(training, DataLoader(data, batch_size), TrainingLog("nowhere", None, {}))
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()]), losses
 
 
@@ -132,8 +133,8 @@ def test_an_epoch_is_kept_and_an_empty_split_named_whatever_happens_to_the_pictu
     network = build_network(1, Architecture("toy", 8), pretrained=False)
     split = replace(load_splits("refcocog", world, "umd", ["val"])["val"], image_root=tmp_path / "gone")
     args = Namespace(output=tmp_path, test_split=["val"], epochs=1, size=64, max_query_len=20)
-    history = [{"epoch": 1, "loss": 0.5, "val/mIoU": 0.0, "val/Hit": 0.0, "val/empty": 95.0, "seconds": 1}]
-    finish_epoch(args, network, {}, history, {"val": split}, TrainingLog(tmp_path, None, {}), 1)
+    line = {"epoch": 1, "loss": 0.5, "val/mIoU": 0.0, "val/Hit": 0.0, "val/empty": 95.0, "seconds": 1}
+    finish_epoch(args, started(network, [line]), {"val": split}, TrainingLog(tmp_path, None, {}))
     assert {file.name for file in tmp_path.iterdir()} == {"ckpt.pth", "ckpt_hit.pth", "ckpt_last.pth", "log.jsonl"}
     printed = capsys.readouterr()
     assert "warning: 95 % of the masks predicted on val are empty; look at" in printed.out
@@ -156,24 +157,32 @@ def test_every_ref_is_seen_once_in_an_epoch_in_an_order_of_its_own(world):
     assert order(0) == first
 
 
+def started(network, history=()):
+    """A training of a network whose finished epochs have the lines `history`."""
+    optimizer = torch.optim.AdamW(network.parameters())
+    schedule = polynomial_decay(optimizer, total_steps=10)
+    return Training(network, network, Squares({}), optimizer, schedule, Precision("off", CPU), history=list(history))
+
+
 @pytest.fixture
 def saved(tmp_path):
-    """The optimiser that a training of one epoch was saved with, and the content of its last checkpoint."""
-    network = nn.Linear(2, 1)
-    optimizer = torch.optim.AdamW(network.parameters())
-    network(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    save_training(tmp_path, {}, {"optimizer": optimizer}, [{"epoch": 1, "loss": 0.5}], {"lr": 1.0}, None)
-    return optimizer, load_checkpoint(tmp_path / "ckpt_last.pth", "")
+    """A training of one epoch of one step, and the content of its last checkpoint."""
+    training = started(nn.Linear(2, 1), [{"epoch": 1, "loss": 0.5}])
+    training.network(torch.ones(1, 2)).sum().backward()
+    training.optimizer.step()
+    training.schedule.step()
+    save_training(tmp_path, {}, training, {"lr": 1.0}, None)
+    return training, load_checkpoint(tmp_path / "ckpt_last.pth", "")
 
 
 def test_a_training_is_restored_exactly(saved):
-    optimizer, last = saved
-    other = torch.optim.AdamW(nn.Linear(2, 1).parameters())
-    assert restore(None, {"optimizer": other}, "x") == []
-    assert restore(last, {"optimizer": other}, "x") == [{"epoch": 1, "loss": 0.5}]
-    found, expected = (o.state_dict()["state"][0]["exp_avg"] for o in (other, optimizer))
-    assert torch.equal(found, expected)
+    training, last = saved
+    other = started(nn.Linear(2, 1))
+    restore(other, last, "x")
+    assert other.history == [{"epoch": 1, "loss": 0.5}] and other.step == 1
+    found, expected = (each.optimizer.state_dict() for each in (other, training))
+    assert torch.equal(found["state"][0]["exp_avg"], expected["state"][0]["exp_avg"])
+    assert found["param_groups"] == expected["param_groups"]
 
 
 NO_NUMBERS = [10**5000, 10**400, "1", torch.zeros(2), float("nan"), None]
@@ -181,7 +190,7 @@ NO_NUMBERS = [10**5000, 10**400, "1", torch.zeros(2), float("nan"), None]
 
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=["5000 digits", "400 digits", "text", "tensor", "nan", "none"])
 def test_a_hostile_last_checkpoint_is_refused(value, saved):
-    optimizer, last = saved
+    training, last = saved
     with pytest.raises(UserError, match="x was begun with other settings: lr was .* and is 1.0; use the same flags"):
         require_settings({"settings": {"lr": value}}, {"lr": 1.0}, "x")
     history = [value, [value], [{"val/mIoU": value}], [{"epoch": 1}, value]]
@@ -191,13 +200,14 @@ def test_a_hostile_last_checkpoint_is_refused(value, saved):
         *({"history": lines} for lines in history),
     ):
         with pytest.raises(ResumeError, match=r"x/ckpt_last.pth is damaged \(.*\); train without --resume"):
-            restore(last | changed, {"optimizer": optimizer}, "x")
+            restore(training, last | changed, "x")
 
 
 def test_the_best_epoch_when_a_resumed_training_is_validated_on_another_split(tmp_path):
     history = [{"epoch": 1, "val/mIoU": 50.0, "val/Hit": 50.0}, {"epoch": 2, "test/mIoU": 3.0, "test/Hit": 4.0}]
-    save_training(tmp_path, {}, {}, history, {}, "test")
+    training = started(nn.Linear(2, 1), history)
+    save_training(tmp_path, {}, training, {}, "test")
     assert load_checkpoint(tmp_path / "ckpt.pth", "")["epoch"] == 2
-    history.append({"epoch": 3, "test/mIoU": 2.0, "test/Hit": 5.0})
-    save_training(tmp_path, {}, {}, history, {}, "test")
+    training.history.append({"epoch": 3, "test/mIoU": 2.0, "test/Hit": 5.0})
+    save_training(tmp_path, {}, training, {}, "test")
     assert [load_checkpoint(tmp_path / name, "")["epoch"] for name in ("ckpt.pth", "ckpt_hit.pth")] == [2, 3]

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from utils.distributed import is_main
+from utils.engine import Training
 from utils.errors import ResumeError, UserError, reason, shown
 from utils.files import atomic_write
 
@@ -134,26 +135,20 @@ def parameters(content: Mapping[str, Any], file: str | Path, hint: str) -> dict[
 
 
 def save_training(
-    folder: str | Path,
-    network: dict[str, Any],
-    parts: Mapping[str, Any],
-    history: list[dict[str, Any]],
-    settings: dict[str, Any],
-    split: str | None,
+    folder: str | Path, network: dict[str, Any], training: Training, settings: dict[str, Any], split: str | None
 ) -> None:
     """Save the network where its last epoch is the best so far on `split` (without a split: always); then `LAST`.
 
-    network: what a checkpoint holds of the network. parts: optimiser, schedule, ... by name, each with a `state_dict`.
-    history: one line per finished epoch. settings: those that a resumed training must share.
+    network: what a checkpoint holds of the network. settings: those that a resumed training must share.
     """
+    history = training.history
     for name, metric in BEST.items():
         # An epoch before a resumption may have been validated on another split.
         values = [line.get(f"{split}/{metric}" if split else "epoch", -1.0) for line in history]
         if values[-1] > max(values[:-1], default=-1.0):
             save_checkpoint(Path(folder) / name, network | {"epoch": len(history), "metrics": history[-1]})
-    training = {name: part.state_dict() for name, part in parts.items()}
-    content = network | {"training": training, "history": history, "settings": settings}
-    save_checkpoint(Path(folder) / LAST, content)
+    states = {name: part.state_dict() for name, part in training.parts().items()}
+    save_checkpoint(Path(folder) / LAST, network | {"training": states, "history": history, "settings": settings})
 
 
 def require_settings(last: Mapping[str, Any], settings: dict[str, Any], folder: str | Path) -> None:
@@ -171,18 +166,16 @@ def require_settings(last: Mapping[str, Any], settings: dict[str, Any], folder: 
         raise UserError(f"{problem}; use the same flags, or another --output")
 
 
-def restore(last: Mapping[str, Any] | None, parts: Mapping[str, Any], folder: str | Path) -> list[dict[str, Any]]:
-    """Give optimiser, schedule, ... their state in the last checkpoint, if any; returns the finished epochs' lines."""
-    if last is None:
-        return []
+def restore(training: Training, last: Mapping[str, Any], folder: str | Path) -> None:
+    """Bring a training, whose network is already that of the last checkpoint, to where this one was saved."""
     try:
         states = dict(last["training"])
-        for name, part in parts.items():
+        for name, part in training.parts().items():
             part.load_state_dict(states[name])
         history = list(last["history"])
         if not all(type(value) in (int, float) and isfinite(value) for line in history for value in line.values()):
             raise ValueError("its history is not one of numbers")
-        return history
+        training.history = history
     except Exception as error:  # a damaged or hostile file can raise almost anything
         problem = f"{type(error).__name__}: {reason(error)}"
         raise ResumeError(f"{Path(folder) / LAST} is damaged ({problem}); train without --resume") from None

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -19,6 +20,8 @@ LOG_EVERY = 20  # steps between two readings of the losses, each of which waits 
 
 class Criterion:
     """Named losses of a network's output and a batch, and the weight of each in their sum."""
+
+    teacher: nn.Module | None = None  # a moving average of the network, where the losses have one
 
     def __init__(self, weights: dict[str, float]):
         self.weights = weights
@@ -69,9 +72,35 @@ def build_optimizer(
     )
 
 
-def polynomial_decay(optimizer: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Multiplies the rates by (1 - step / total_steps)^0.9, and by 0 beyond the end."""
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / total_steps) ** 0.9)
+def polynomial_decay(
+    optimizer: torch.optim.Optimizer, total_steps: int, hold: int = 1
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Multiplies the rates by (1 - n / total_steps)^0.9 after `hold` times n steps, and by 0 beyond the end."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step // hold / total_steps) ** 0.9)
+
+
+@dataclass
+class Training:
+    """A network in training with all that changes beside it: what is stepped, saved after an epoch, and restored."""
+
+    network: nn.Module
+    parallel: nn.Module  # the network as it is stepped, see `data_parallel`
+    criterion: Criterion
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler  # advanced after each step
+    precision: Precision
+    accumulate: int = 1  # batches a step
+    history: list[dict[str, Any]] = field(default_factory=list)  # a line of the log for each finished epoch
+
+    @property
+    def step(self) -> int:
+        """How many steps have been taken."""
+        return self.schedule.last_epoch
+
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the network, by name; each has a `state_dict`."""
+        parts = {"optimizer": self.optimizer, "lr_scheduler": self.schedule, "scaler": self.precision.scaler}
+        return parts | ({"criterion": self.criterion.teacher} if self.criterion.teacher else {})
 
 
 def steps_per_epoch(loader: DataLoader, accumulate: int) -> int:
@@ -79,69 +108,51 @@ def steps_per_epoch(loader: DataLoader, accumulate: int) -> int:
     return math.ceil(len(loader) / accumulate)
 
 
-def train_one_epoch(
-    network: nn.Module,
-    criterion: Criterion,
-    loader: DataLoader,
-    optimizer: torch.optim.Optimizer,
-    precision: Precision,
-    epoch: int,
-    schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
-    accumulate: int = 1,
-    training_log: TrainingLog | None = None,
-) -> dict[str, float]:
+def train_one_epoch(training: Training, loader: DataLoader, training_log: TrainingLog) -> dict[str, float]:
     """Train on every batch once; returns the means of the losses and of their weighted sum `loss`, and `lr/<group>`.
 
-    `epoch` counts from 0. A `schedule` is advanced after each step. Raises UserError, naming the refs of the batch,
-    when a loss is not finite.
+    Raises UserError, naming the refs of the batch, when a loss is not finite.
     """
-    network.train()
+    training.parallel.train()
     read: list[dict[str, float]] = []  # losses by step
     waiting = []
-    steps = steps_per_epoch(loader, accumulate)
-    bar = tqdm(total=steps, desc=f"epoch {epoch + 1}", unit="step", disable=None if is_main() else True)
+    steps = steps_per_epoch(loader, training.accumulate)
+    title = f"epoch {len(training.history) + 1}"
+    bar = tqdm(total=steps, desc=title, unit="step", disable=None if is_main() else True)
     batches = iter(loader)
     for step in range(1, steps + 1):
-        group = list(islice(batches, accumulate))
-        losses = train_step(network, criterion, group, optimizer, precision)
-        waiting.append((losses, [ref_id for batch in group for ref_id in batch["ref_id"]]))
-        if schedule:
-            schedule.step()
+        group = list(islice(batches, training.accumulate))
+        waiting.append((train_step(training, group), [ref_id for batch in group for ref_id in batch["ref_id"]]))
+        training.schedule.step()
         bar.update()
         if step % LOG_EVERY == 0 or step == steps:
             read += [read_losses(*losses_and_refs) for losses_and_refs in waiting]
             waiting.clear()
             bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in read[-1].items()))
-            if training_log:
-                training_log.scalars({f"train/{name}": v for name, v in read[-1].items()}, epoch * steps + step)
+            training_log.scalars({f"train/{name}": v for name, v in read[-1].items()}, training.step)
     bar.close()
     means = {name: sum(values[name] for values in read) / steps for name in read[-1]}
-    return means | {f"lr/{number}": group["lr"] for number, group in enumerate(optimizer.param_groups)}
+    return means | {f"lr/{number}": group["lr"] for number, group in enumerate(training.optimizer.param_groups)}
 
 
-def train_step(
-    network: nn.Module,
-    criterion: Criterion,
-    batches: Sequence[dict[str, Any]],
-    optimizer: torch.optim.Optimizer,
-    precision: Precision,
-) -> dict[str, torch.Tensor]:
+def train_step(training: Training, batches: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """One step of the optimiser along the mean gradient of the batches; returns their mean losses, detached."""
+    criterion, precision = training.criterion, training.precision
     means: dict[str, torch.Tensor] = {}
-    optimizer.zero_grad(set_to_none=True)
+    training.optimizer.zero_grad(set_to_none=True)
     for number, batch in enumerate(batches, start=1):
         # `ids` is a dictionary and stays on the CPU, where sentences are looked up.
         tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
         batch = batch | {name: value.to(precision.device, non_blocking=True) for name, value in tensors.items()}
-        with accumulating(network, number < len(batches)):
+        with accumulating(training.parallel, number < len(batches)):
             with precision.autocast():
-                output = network(batch["image"], batch["tokens"])
+                output = training.parallel(batch["image"], batch["tokens"])
             losses = criterion(output, batch)
             losses["loss"] = sum(criterion.weights[name] * value for name, value in losses.items())
             precision.scaler.scale(losses["loss"] / len(batches)).backward()
         for name, value in losses.items():
             means[name] = means.get(name, 0) + value.detach() / len(batches)
-    precision.scaler.step(optimizer)
+    precision.scaler.step(training.optimizer)
     precision.scaler.update()
     criterion.after_step()
     return means
