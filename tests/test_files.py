@@ -6,7 +6,6 @@ import os
 
 import pytest
 
-from utils.errors import UserError
 from utils.files import atomic_write, lock_folder
 
 
@@ -38,8 +37,3 @@ def test_a_file_system_without_locks_is_warned_of(number, tmp_path, monkeypatch,
     monkeypatch.setattr(fcntl, "flock", refuse)
     with lock_folder(tmp_path):
         assert f"warning: {tmp_path} cannot be locked" in capsys.readouterr().err
-
-
-def test_a_folder_that_is_locked_is_refused(tmp_path):
-    with lock_folder(tmp_path), pytest.raises(UserError, match="another run"), lock_folder(tmp_path):
-        pass

@@ -105,11 +105,14 @@ def test_a_visit_draws_one_sentence_of_the_ref():
 def batches(workers=0, epoch=0, seed=5):
     loader = train_loader(TrainSamples(SPLITS["train"], 32, 20, seed, negatives=3), 3, seed, workers)
     start_epoch(loader, epoch)
-    return [(batch["tokens"].tolist(), batch["ids"]["negatives"].tolist()) for batch in loader]
+    return [(batch["ref_id"], batch["tokens"].tolist(), batch["ids"]["negatives"].tolist()) for batch in loader]
 
 
-def test_draws_depend_on_seed_and_epoch_alone_and_the_last_partial_batch_is_kept():
-    assert [len(tokens) for tokens, _ in batches()] == [3, 3, 1]
+def test_an_epoch_has_every_ref_once_in_an_order_and_draws_of_seed_and_epoch_alone():
+    """And the last partial batch is kept, as published."""
+    orders = [[ids for ids, _, _ in batches(epoch=epoch)] for epoch in range(2)]
+    assert [len(ids) for ids in orders[0]] == [3, 3, 1] and orders[0] != orders[1]
+    assert all(sorted(sum(ids, [])) == sorted(str(r.ref_id) for r in SPLITS["train"].references) for ids in orders)
     assert batches() == batches(workers=2)
     assert batches() != batches(epoch=1) != batches(epoch=1, seed=6)
 
@@ -119,7 +122,7 @@ def test_processes_share_out_the_refs(monkeypatch):
     seen = []
     for number in range(3):
         monkeypatch.setattr("dataset.samples.rank", lambda number=number: number)
-        seen += [tokens for batch, _ in batches() for tokens in batch]
+        seen += [tokens for _, batch, _ in batches() for tokens in batch]
     assert len(seen) == 9  # as DistributedSampler does: 7 refs, filled up to a multiple of 3
 
 

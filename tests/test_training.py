@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader
 
 from clip import build_clip
 from dataset.datasets import load_splits
-from dataset.samples import TrainSamples, start_epoch, train_loader
 from model.build import Architecture, build_network
 from model.scorer import Scorer
 from model.training import finish_epoch, validation_loaders
@@ -139,22 +138,6 @@ def test_an_epoch_is_kept_and_an_empty_split_named_whatever_happens_to_the_pictu
     printed = capsys.readouterr()
     assert "warning: 95 % of the masks predicted on val are empty; look at" in printed.out
     assert f"warning: {tmp_path}/examples.png cannot be drawn: the photo {tmp_path}/gone" in printed.err
-
-
-def test_every_ref_is_seen_once_in_an_epoch_in_an_order_of_its_own(world):
-    split = load_splits("refcocog", world, "umd", ["train"])["train"]
-    loader = train_loader(TrainSamples(split, 64, 20, seed=3), batch_size=4, seed=3, workers=0)
-    count = len(split.references)
-    assert len(loader) == -(-count // 4)  # the last partial batch is kept, as published
-
-    def order(epoch):
-        start_epoch(loader, epoch)
-        return [ref_id for batch in loader for ref_id in batch["ref_id"]]
-
-    first, second = order(0), order(1)
-    assert sorted(first) == sorted(second) == sorted(str(r.ref_id) for r in split.references)
-    assert first != second
-    assert order(0) == first
 
 
 def started(network, history=()):
