@@ -10,28 +10,20 @@ from dataset.artifacts import BACKGROUND, FOREGROUND, UNKNOWN, png_path, write_l
 from dataset.passes import Outcomes, PhotoRefs, make_files
 from dataset.photos import at_size
 from IRNet.crf import DenseCRF
-from IRNet.data import map_fingerprint
+from IRNet.data import Run, map_fingerprint
 from utils.resume import start_pass
 
 
 def cam_to_ir_label(
-    photos: list[PhotoRefs],
-    map_dir: Path,
-    label_dir: Path,
-    foreground: float,
-    background: float,
-    work_space: Path,
-    resume: bool,
-    device: torch.device,
-    workers: int,
+    photos: list[PhotoRefs], map_dir: Path, label_dir: Path, foreground: float, background: float, run: Run
 ) -> None:
     """Make the IR label of every ref or, to resume, of those that have none."""
     made_from = {"conf_fg_thres": foreground, "conf_bg_thres": background}
     made_from["response maps"] = map_fingerprint(photos, map_dir)
     old = [png_path(label_dir, name) for _, names in photos for name in names]
-    start_pass(work_space / "cam_to_ir_label.json", made_from, old, resume)
-    make = partial(make_labels, label_dir=label_dir, foreground=foreground, background=background, device=device)
-    make_files("cam_to_ir_label", photos, map_dir, make, partial(png_path, label_dir), device, workers)
+    start_pass(run.work_space / "cam_to_ir_label.json", made_from, old, run.resume)
+    make = partial(make_labels, label_dir=label_dir, foreground=foreground, background=background, device=run.device)
+    make_files("cam_to_ir_label", photos, map_dir, make, partial(png_path, label_dir), run.device, run.workers)
 
 
 def make_labels(

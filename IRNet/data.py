@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,15 @@ from utils.errors import UserError
 from utils.resume import fingerprint
 
 NORMALISED = ((np.arange(256)[:, None] / 255.0 - MEAN) / STD).astype(np.float32)  # (256, 3), computed in float64
+
+
+class Run(NamedTuple):
+    """What the passes of one run share."""
+
+    work_space: Path  # the folder of stamps, checkpoint and report
+    resume: bool  # keep what an interrupted run made
+    device: torch.device
+    workers: int  # processes, or with a GPU threads
 
 
 def photos_of(train_list: Path, image_root: Path) -> list[PhotoRefs]:

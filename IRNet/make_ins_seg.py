@@ -22,7 +22,7 @@ from dataset.artifacts import (
 )
 from dataset.passes import Outcomes, PhotoRefs, fitted, make_files
 from dataset.photos import at_size, read_photo
-from IRNet.data import map_fingerprint, normalise
+from IRNet.data import Run, map_fingerprint, normalise
 from IRNet.instances import (
     cluster,
     connected_parts,
@@ -59,25 +59,17 @@ class MaskSettings:
 
 
 def make_ins_seg(
-    photos: list[PhotoRefs],
-    map_dir: Path,
-    mask_dir: Path,
-    checkpoint: Path,
-    settings: MaskSettings,
-    work_space: Path,
-    resume: bool,
-    device: torch.device,
-    workers: int,
+    photos: list[PhotoRefs], map_dir: Path, mask_dir: Path, checkpoint: Path, settings: MaskSettings, run: Run
 ) -> None:
     """Make the pseudo mask of every ref or, to resume, of those that have none."""
-    network = load_network(checkpoint).to(device)
+    network = load_network(checkpoint).to(run.device)
     made_from = asdict(settings) | {"checkpoint": fingerprint([checkpoint])}
     made_from["response maps"] = map_fingerprint(photos, map_dir)
     names = [name for _, refs in photos for name in refs]
     old = [path(mask_dir, name) for name in names for path in (png_path, instances_path)]
-    start_pass(work_space / "make_ins_seg.json", made_from, old, resume)
-    make = partial(make_masks, mask_dir=mask_dir, network=network, settings=settings, device=device)
-    make_files("make_ins_seg", photos, map_dir, make, partial(png_path, mask_dir), device, workers)
+    start_pass(run.work_space / "make_ins_seg.json", made_from, old, run.resume)
+    make = partial(make_masks, mask_dir=mask_dir, network=network, settings=settings, device=run.device)
+    make_files("make_ins_seg", photos, map_dir, make, partial(png_path, mask_dir), run.device, run.workers)
 
 
 def make_masks(

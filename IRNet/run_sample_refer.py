@@ -19,7 +19,7 @@ from utils.start import run_script
 import torch
 
 from IRNet.cam_to_ir_label import cam_to_ir_label
-from IRNet.data import photos_of
+from IRNet.data import Run, photos_of
 from IRNet.make_ins_seg import MaskSettings, make_ins_seg, show_pseudo_masks
 from IRNet.network import BACKBONES
 from IRNet.train_irn import SMALLEST_CROP, Schedule, train_irn
@@ -33,14 +33,6 @@ PASSES = {  # and the folders that each of them needs
     "train_irn": ("ir_label_out_dir",),
     "make_ins_seg": ("cam_out_dir", "ins_seg_out_dir"),
 }
-
-
-def walk_exponent(text: str) -> int:
-    """A type for argparse: 0..12. 2^12 steps are 16 times the published; many more would take minutes per ref."""
-    value = non_negative_int(text)
-    if value > 12:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to 12")
-    return value
 
 
 def build_parser() -> Parser:
@@ -90,7 +82,9 @@ def build_parser() -> Parser:
 
     masks = parser.add_argument_group("pseudo masks")
     masks.add_argument("--beta", type=positive_float, default=10, help="exponent of the walk's affinities")
-    masks.add_argument("--exp_times", type=walk_exponent, default=8, help="the walk takes 2 to this power steps")
+    exponents = range(13)  # 2^12 steps are 16 times the published; many more would take minutes per ref
+    words = "the walk takes 2 to this power steps"
+    masks.add_argument("--exp_times", type=int, choices=exponents, metavar="0..12", default=8, help=words)
     masks.add_argument("--ins_seg_bg_thres", type=fraction, default=0.25, help="foreground: score above this")
     words = "keep all of a mask, as published, or only the connected part with the largest response"
     masks.add_argument("--part", choices=["all", "peak"], default="all", help=words)
@@ -119,13 +113,13 @@ def run(args: argparse.Namespace) -> None:
     photos = photos_of(args.train_list, args.image_root)
     map_dir, label_dir, mask_dir = args.cam_out_dir, args.ir_label_out_dir, args.ins_seg_out_dir
     checkpoint = args.work_space / args.irn_weights_name
-    where = (args.work_space, args.resume, device, args.num_workers)
+    shared = Run(args.work_space, args.resume, device, args.num_workers)
     with lock_folder(args.work_space, main=is_main()):
         for name in PASSES:  # now: if this run is interrupted, --resume must not find the stamps of another run
             if is_main() and not args.resume and getattr(args, f"{name}_pass"):
                 (args.work_space / f"{name}.json").unlink(missing_ok=True)
         if args.cam_to_ir_label_pass:
-            cam_to_ir_label(photos, map_dir, label_dir, args.conf_fg_thres, args.conf_bg_thres, *where)
+            cam_to_ir_label(photos, map_dir, label_dir, args.conf_fg_thres, args.conf_bg_thres, shared)
         if args.train_irn_pass:
             schedule = Schedule(
                 backbone=args.backbone,
@@ -136,10 +130,10 @@ def run(args: argparse.Namespace) -> None:
                 weight_decay=args.irn_weight_decay,
                 seed=args.seed,
             )
-            train_irn(photos, label_dir, checkpoint, schedule, *where)
+            train_irn(photos, label_dir, checkpoint, schedule, shared)
         if args.make_ins_seg_pass:
             settings = MaskSettings(args.beta, args.exp_times, args.ins_seg_bg_thres, args.save_instances, args.part)
-            make_ins_seg(photos, map_dir, mask_dir, checkpoint, settings, *where)
+            make_ins_seg(photos, map_dir, mask_dir, checkpoint, settings, shared)
             show_pseudo_masks(photos, map_dir, label_dir, mask_dir, args.work_space)
         barrier()
 

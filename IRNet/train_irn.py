@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from dataset.artifacts import png_path
 from dataset.passes import Outcomes, PhotoRefs, map_photos
-from IRNet.data import Crops, read_labelled
+from IRNet.data import Crops, Run, read_labelled
 from IRNet.losses import RADIUS, affinity_displacement_losses
 from IRNet.network import STRIDE, EdgeDisplacement, build_network
 from utils.checkpoint import fill, load_checkpoint, save_checkpoint
@@ -45,16 +45,7 @@ class Schedule:
     seed: int
 
 
-def train_irn(
-    photos: list[PhotoRefs],
-    label_dir: Path,
-    checkpoint: Path,
-    schedule: Schedule,
-    work_space: Path,
-    resume: bool,
-    device: torch.device,
-    workers: int,
-) -> None:
+def train_irn(photos: list[PhotoRefs], label_dir: Path, checkpoint: Path, schedule: Schedule, run: Run) -> None:
     """Train on the IR labels that exist and write `checkpoint`; a batch has at most as many crops as there are labels.
 
     To resume, a finished checkpoint is kept, and an unfinished training continues after its last epoch.
@@ -71,13 +62,13 @@ def train_irn(
     part = checkpoint.with_name(f"{checkpoint.name}.part")
     labels = fingerprint(png_path(label_dir, name) for name, _ in items)
     made_from = asdict(schedule) | {"irn_weights_name": checkpoint.name, "IR labels": labels}
-    start_pass(work_space / "train_irn.json", made_from, [checkpoint, part], resume)
+    start_pass(run.work_space / "train_irn.json", made_from, [checkpoint, part], run.resume)
     if checkpoint.is_file():
         log(f"train_irn: {checkpoint} is finished and kept")
     else:
-        items = usable_items(items, label_dir, device, workers)
+        items = usable_items(items, label_dir, run)
         schedule = replace(schedule, batch_size=min(schedule.batch_size, len(items)))
-        network = train(items, label_dir, part, schedule, device, workers)
+        network = train(items, label_dir, part, schedule, run)
         if is_main():
             save_checkpoint(checkpoint, {"backbone": schedule.backbone, "network": network.state_dict()})
     if is_main():
@@ -85,12 +76,10 @@ def train_irn(
     barrier()
 
 
-def usable_items(
-    items: list[tuple[str, Path]], label_dir: Path, device: torch.device, workers: int
-) -> list[tuple[str, Path]]:
+def usable_items(items: list[tuple[str, Path]], label_dir: Path, run: Run) -> list[tuple[str, Path]]:
     """Those whose label and photo can be read and fit; the others are refused now, not in the middle of an epoch."""
     each = [(path, [name]) for name, path in items]
-    outcomes = map_photos("train_irn", shard(each), partial(check_label, label_dir), device, workers)
+    outcomes = map_photos("train_irn", shard(each), partial(check_label, label_dir), run.device, run.workers)
     usable = [(name, path) for name, path in items if outcomes[name] is True]
     if len(usable) < world_size():
         raise UserError(f"train_irn: {len(items) - len(usable)} refs were refused; the lines above say why")
@@ -103,12 +92,10 @@ def check_label(label_dir: Path, path: Path, names: list[str]) -> Outcomes:
         yield name, True
 
 
-def train(
-    items: list[tuple[str, Path]], label_dir: Path, part: Path, schedule: Schedule, device: torch.device, workers: int
-) -> EdgeDisplacement:
+def train(items: list[tuple[str, Path]], label_dir: Path, part: Path, schedule: Schedule, run: Run) -> EdgeDisplacement:
     """Train on `items`, name and photo of each ref. `part` holds an unfinished training, or will."""
     torch.manual_seed(schedule.seed)
-    network = build_network(schedule.backbone, pretrained=not part.is_file()).to(device).train()
+    network = build_network(schedule.backbone, pretrained=not part.is_file()).to(run.device).train()
     optimizer = build_optimizer(network, schedule.learning_rate, schedule.weight_decay)
     done = 0
     if part.is_file():
@@ -127,14 +114,14 @@ def train(
         order = list(range(len(items)))
         Random(f"{schedule.seed}/{epoch}").shuffle(order)
         crops = Crops(items, label_dir, schedule.crop_size, schedule.seed, epoch)
-        loader = batch_loader(crops, order, schedule.batch_size, workers)
-        train_one_epoch(model, optimizer, loader, epoch, schedule.epochs, device)
+        loader = batch_loader(crops, order, schedule.batch_size, run.workers)
+        train_one_epoch(model, optimizer, loader, epoch, schedule.epochs, run.device)
         if is_main():
             content = {"backbone": schedule.backbone, "network": network.state_dict()}
             save_checkpoint(part, content | {"optimizer": optimizer.state_dict(), "epoch": epoch + 1})
     plain = Crops(items, label_dir, schedule.crop_size, schedule.seed, epoch=None)
-    loader = batch_loader(plain, list(range(len(items))), schedule.batch_size, workers)
-    network.mean_displacement.copy_(mean_displacement(network.eval(), loader, device))
+    loader = batch_loader(plain, list(range(len(items))), schedule.batch_size, run.workers)
+    network.mean_displacement.copy_(mean_displacement(network.eval(), loader, run.device))
     return network
 
 
