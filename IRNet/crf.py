@@ -12,6 +12,7 @@ import torch
 
 from IRNet.lattice import Lattice
 
+# With these the published code calls pydensecrf (there: compat, sxy, srgb).
 GAUSSIAN_WEIGHT, GAUSSIAN_SXY = 3.0, 3.0
 BILATERAL_WEIGHT, BILATERAL_SXY, BILATERAL_SRGB = 10.0, 50.0, 5.0
 
@@ -48,7 +49,7 @@ class SymmetricKernel:
     def __init__(self, features: torch.Tensor):
         self.lattice = Lattice(features)
         ones = torch.ones(features.shape[1], 1, device=features.device)
-        self.scale = (self.lattice.filter(ones) + 1e-20).rsqrt()  # (N, 1)
+        self.scale = (self.lattice.filter(ones) + 1e-20).rsqrt()  # (N, 1); the constant is pydensecrf's
         self.of_ones = self(ones)  # (N, 1)
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:

@@ -21,14 +21,15 @@ class Lattice:
         weights[:, points:] = 0
         keys, strides = _vertex_keys(origin, rank)
         corners, filled = keys.shape  # d + 1, N4
-        # One stable sort of the keys numbers the vertices and orders the entries of the splat matrix.
+        # Sorted, where pydensecrf has a hash table: that works on a GPU too. Stable, because a vertex then adds up its
+        # points in their order, as there.
         ordered, order = keys.flatten().sort(stable=True)
         new = torch.ones_like(ordered, dtype=torch.bool)
         torch.ne(ordered[1:], ordered[:-1], out=new[1:])
         vertices = ordered[new]
         # Row M of the splat matrix is empty: a vertex that stays 0 stands for every neighbour that does not exist.
         starts = torch.cat([new.nonzero()[:, 0], order.new_full((2,), len(ordered))])
-        columns = (order % filled).clamp_(max=points - 1)
+        columns = (order % filled).clamp_(max=points - 1)  # of padding any: its weight is 0
         self.splat = csr(starts, columns, weights.flatten()[order], (len(vertices) + 1, points))
         vertex = new.cumsum(0).sub_(1)
         corner = torch.empty_like(order).scatter_(0, order, vertex).view(corners, filled)[:, :points]
@@ -40,6 +41,7 @@ class Lattice:
     def filter(self, values: torch.Tensor) -> torch.Tensor:
         """The Gaussian sum over all points, up to a constant factor. values, result: float32 (N, C)."""
         vertices = self.splat @ values  # (M + 1, C)
+        # (1/2, 1, 1/2), not half of it: the kernel divides by what it makes of ones.
         for lower, upper in self.neighbours:
             sides = vertices.index_select(0, lower).add_(vertices.index_select(0, upper))
             vertices.add_(sides, alpha=0.5)
@@ -58,6 +60,7 @@ def _enclosing_simplices(features: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     elevated = torch.empty(corners, features.shape[1], device=features.device)
     total = torch.zeros_like(features[0])
     for j in range(len(features), 0, -1):
+        # sqrt(2 / 3) cells: the standard deviation of splatting, blurring and reading back (Adams et al.).
         scaled = features[j - 1] * (math.sqrt(2 / 3) * corners / math.sqrt(j * (j + 1)))
         elevated[j] = total - j * scaled
         total = total + scaled
@@ -68,6 +71,7 @@ def _enclosing_simplices(features: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     # Rounding may have left the plane by a few steps: the coordinates rounded furthest are moved back.
     shift = corners * ((rank < 0).int() - (rank >= corners).int())
     origin, rank = origin + shift, (rank + shift).long()
+    # The gaps between the sorted residuals are the barycentric coordinates.
     by_rank = torch.empty_like(elevated).scatter_(0, rank, (elevated - origin) * (1 / corners))
     weights = torch.cat([by_rank[-1:] + (1 - by_rank[:1]), by_rank[:-1].flip(0) - by_rank[1:].flip(0)])
     return origin, rank, weights
@@ -106,7 +110,7 @@ def _neighbours(vertices: torch.Tensor, strides: torch.Tensor) -> torch.Tensor:
     count = len(vertices)
     result = vertices.new_full((len(strides), 2, count + 1), count, dtype=torch.int32)
     for axis, stride in enumerate(strides):
-        wanted = vertices - strides.sum() + len(strides) * stride
+        wanted = vertices - strides.sum() + len(strides) * stride  # d more on this axis, 1 less on all others
         target = torch.searchsorted(vertices, wanted).clamp_(max=count - 1)
         source = (vertices[target] == wanted).nonzero()[:, 0]
         target = target[source]

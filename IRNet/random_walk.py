@@ -24,12 +24,13 @@ def random_walk(scores: torch.Tensor, edge: torch.Tensor, beta: float = 10, exp_
     """
     step, _ = transition(edge.double(), beta)
     coefficients = chebyshev_coefficients(2**exp_times)
+    # As published, scores on an edge do not walk.
     previous = (scores.double() * (1 - edge.double())).flatten(1).t().contiguous()  # (n, K)
     current = step @ previous
     walked = coefficients[0] * previous + coefficients[1] * current
-    for coefficient in coefficients[2:]:
+    for coefficient in coefficients[2:]:  # T_{j + 1} = 2 T T_j - T_{j - 1}
         previous, current = current, torch.addmm(previous, step, current, beta=-1, alpha=2)
-        if coefficient:
+        if coefficient:  # every other one is 0: an even power has even terms alone
             walked.add_(current, alpha=coefficient)
     return walked.t().reshape(scores.shape).clamp_(min=0)  # the series leaves about -1e-6 where the walk is 0
 

@@ -24,6 +24,7 @@ def classification_scores(scores: torch.Tensor) -> torch.Tensor:
     """
     background = torch.ones_like(scores[:, :1])
     coverage = torch.cat([background, scores], dim=1).softmax(dim=1)[:, 1:].mean(dim=(2, 3))  # (B, N)
+    # The size-focal penalty of Araslanov and Roth (CVPR 2020): without it a few pixels would do.
     penalty = (1 - coverage) ** 3 * torch.log(0.01 + coverage)
     return scores.mean(dim=(2, 3)) + scores.amax(dim=(2, 3)) + penalty
 
@@ -37,13 +38,14 @@ def classification_loss(scores: torch.Tensor) -> torch.Tensor:
 def foreground_loss(foreground: torch.Tensor, sentences: torch.Tensor) -> torch.Tensor:
     """Low where the masked image fits its sentence: unit embeddings (B, D) of both."""
     similarity = (foreground * sentences).sum(dim=-1)
+    # A cosine can be negative, and has no logarithm then.
     return -similarity.clamp(1e-4, 0.9999).log().mean()
 
 
 def negative_loss(foreground: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
     """Low where the masked image does not fit other sentences: unit embeddings (B, D) and (B, k, D)."""
     similarity = torch.einsum("bd,bkd->bk", foreground, negatives)
-    return -torch.log(1 - similarity).mean()
+    return -torch.log(1 - similarity).mean()  # not clamped: image and sentence are never so alike
 
 
 class Stage1Criterion(Criterion):

@@ -48,6 +48,7 @@ class Scorer(nn.Module):
 
     def resize(self, x: torch.Tensor) -> torch.Tensor:
         """Images or masks (B, C, H, W) at the scorer's resolution R, (B, C, R, R)."""
+        # Kept: corners are aligned here, unlike in the networks.
         return F.interpolate(x, (self.resolution, self.resolution), mode="bilinear", align_corners=True)
 
     def embed_images(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
