@@ -253,7 +253,7 @@ def build_page(segmenter: Segmenter):
         if segmenter.cutter:
             clicks = gr.State([])
             given += [cut, clicks]
-            photo.change(list, None, clicks)
+            gr.on([photo.change, text.change], list, None, clicks)  # another photo or sentence: none yet
             photo.select(add_click, [clicks, kind], clicks).then(segment, given, shown)
             asked.append(cut.input)
         gr.on(asked, segment, given, shown, api_name="segment")

@@ -144,7 +144,7 @@ def show_pseudo_masks(
         if rows:
             headings = ["photo", "response map", "IR label", "pseudo mask"]
             save_png(picture, contact_sheet(rows, across=4, tile=TILE, headings=headings))
-    log(f"make_ins_seg: {work_space}/pseudo_masks.json and .png show the pseudo masks")
+    log(f"{work_space}/pseudo_masks.json and .png show the pseudo masks")
 
 
 def draw_row(path: Path, name: str, map_dir: Path, label_dir: Path | None, mask_dir: Path) -> list[np.ndarray]:

@@ -72,7 +72,7 @@ def with_masks(
         refs = list(of_photo)
         masks = [list(masks_of(maps, answers)) for _, maps, answers in refs]
         if not refs[0][0].fault:
-            encoded = cutter.encode(np.array(read_photo(path)))
+            encoded = cutter.encode(np.asarray(read_photo(path)))
             masks = refine_refs(cutter, encoded, [maps for _, maps, _ in refs], masks)
         yield from ((*ref, own) for ref, own in zip(refs, masks, strict=True))
 

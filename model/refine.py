@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from scipy import ndimage
 
 from utils.errors import UserError, reason
@@ -161,12 +162,15 @@ class Sam:
             raise UserError("--sam needs transformers; run: pip install -r requirements-sam.txt")
         if not Path(name).is_dir() and not re.fullmatch(r"[\w-]+/[\w.-]+", str(name)):
             raise UserError(f"--sam {name} is no folder, and no name on the hub such as {next(iter(REVISIONS))}")
-        import transformers  # an extra
+        import huggingface_hub  # extras
+        import transformers
 
         transformers.logging.set_verbosity_error()  # what it would warn of is checked below
         transformers.logging.disable_progress_bar()
+        huggingface_hub.utils.enable_progress_bars()  # of a download, which the line above hides, too
         try:
             source = {"pretrained_model_name_or_path": name, "revision": REVISIONS.get(str(name), "main")}
+            source["trust_remote_code"] = False  # else the user is asked whether to run what others wrote
             config = transformers.AutoConfig.from_pretrained(**source)
             kind = "Sam3Tracker" if config.model_type.startswith("sam3_tracker") else "Sam2"
             # Named, not found by AutoModel: the hub's files are of type sam2_video, whose image part this is.
@@ -174,7 +178,7 @@ class Sam:
                 **source, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
             )
             self.processor = getattr(transformers, f"{kind}Processor").from_pretrained(**source)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             words = f"--sam {name} cannot be used ({reason(error)})"
             raise UserError(f"{words}; give a folder with config.json, model.safetensors and the processor's") from None
         if lacking := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
@@ -185,7 +189,8 @@ class Sam:
 
     def encode(self, photo: np.ndarray) -> list[torch.Tensor]:
         """SAM's features of an RGB photo, uint8 (H, W, 3), which it resizes to a square."""
-        pixels = self.processor(images=photo, return_tensors="pt")["pixel_values"]
+        # Copied: torch warns of arrays that cannot be written to.
+        pixels = self.processor(images=np.array(photo), return_tensors="pt")["pixel_values"]
         return self.model.get_image_embeddings(pixels.to(self.model.device))
 
     def cut(

@@ -16,7 +16,7 @@ import argparse
 
 import numpy as np
 
-from dataset.artifacts import png_path, read_mask, write_mask
+from dataset.artifacts import instances_path, png_path, read_mask, write_mask
 from dataset.passes import make_files
 from dataset.photos import at_size
 from IRNet.data import map_fingerprint, photos_of
@@ -26,7 +26,7 @@ from utils.distributed import barrier, init_processes, is_main
 from utils.errors import UserError
 from utils.files import lock_folder
 from utils.log import log
-from utils.options import DEFAULT_SAM, Parser, add_sam_option, add_workers_option
+from utils.options import DEFAULT_SAM, Parser, add_workers_option
 from utils.resume import fingerprint, start_pass
 
 KEPT = "kept"  # what became of a ref whose mask at hand stays
@@ -41,10 +41,10 @@ def parse_args() -> argparse.Namespace:
     add("--ins_seg_out_dir", required=True, help="pseudo masks (out)")
     add("--work_space", type=Path, default=Path("output_refer"), help="stamp and report (out)")
     add("--image_root", default=Path("data/train2014"), help="folder of the photos")
-    add_sam_option(parser)
+    words = f"a name on Hugging Face's hub, or a folder (default: {DEFAULT_SAM})"
+    parser.add_argument("--sam", default=DEFAULT_SAM, metavar="NAME", help=words)
     add_workers_option(parser)
     parser.add_argument("--resume", action="store_true", help="keep the masks that an interrupted run has made")
-    parser.set_defaults(sam=DEFAULT_SAM)
     return parser.parse_args()
 
 
@@ -58,7 +58,7 @@ def main() -> None:
         made_from["IRNet's masks"] = fingerprint(png_path(args.irnet_masks, name) for name in names)
     cutter = Sam(args.sam, device)
     with lock_folder(args.work_space, main=is_main()):
-        old = [png_path(mask_dir, name) for name in names]
+        old = [path(mask_dir, name) for name in names for path in (png_path, instances_path)]
         start_pass(args.work_space / "cut_pseudo_masks.json", made_from, old, args.resume)
         make = partial(cut, mask_dir=mask_dir, source=args.irnet_masks, cutter=cutter)
         last = partial(png_path, mask_dir)

@@ -38,7 +38,10 @@ while [ $# -gt 0 ]; do
 done
 irnet_masks=$dir/irnet_seg
 case "$cutter" in
-    irnet) irnet_masks=$dir/ins_seg ;;
+    irnet)
+        [ ${#sam[@]} = 0 ] || fail "--sam needs --cutter sam or --cutter irnet+sam"
+        irnet_masks=$dir/ins_seg
+        ;;
     sam) [ ${#of_irnet[@]} = 0 ] || fail "${of_irnet[0]} is IRNet's, which --cutter sam leaves out" ;;
     irnet+sam) sam+=(--irnet_masks "$irnet_masks") ;;
     *) fail "there is no --cutter '$cutter'; known are irnet, sam, irnet+sam" ;;

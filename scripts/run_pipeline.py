@@ -54,11 +54,15 @@ def parse_args() -> argparse.Namespace:
     add("--mean_map", action="store_true", help=words)
     words = "what makes pseudo masks of response maps: IRNet, SAM 2, which has been trained with masks, or both in turn"
     add("--cutter", choices=("irnet", "sam", "irnet+sam"), default="irnet", help=words)
-    add("--sam", default=DEFAULT_SAM, metavar="NAME", help="for --cutter: a name on Hugging Face's hub, or a folder")
+    words = f"for --cutter: a name on Hugging Face's hub, or a folder (default: {DEFAULT_SAM})"
+    add("--sam", metavar="NAME", help=words)
     for flag, scripts in FLAGS_OF.items():
         add(flag, metavar="'FLAGS'", help=f"further flags of {scripts}")
     words = iter(sys.argv[1:])  # argparse takes FLAGS that begin with - for its own, unless = joins them
-    return parser.parse_intermixed_args([f"{w}={next(words, '')}" if w in FLAGS_OF else w for w in words])
+    args = parser.parse_intermixed_args([f"{w}={next(words, '')}" if w in FLAGS_OF else w for w in words])
+    if args.sam and args.cutter == "irnet":
+        parser.error("--sam needs --cutter sam or --cutter irnet+sam")
+    return args
 
 
 def split_flags(text: str | None) -> list[str]:
@@ -97,7 +101,7 @@ def build_steps(args: argparse.Namespace, out: str) -> dict[str, list[str]]:
     irnet_masks = f"{out}/ins_seg" if args.cutter == "irnet" else f"{out}/irnet_seg"
     irnet = [*cutter, "--ir_label_out_dir", f"{out}/ir_label", "--ins_seg_out_dir", irnet_masks]
     irnet += ["--cam_to_ir_label_pass", "True", "--train_irn_pass", "True", "--make_ins_seg_pass", "True"]
-    sam = [*cutter, "--sam", args.sam, "--ins_seg_out_dir", f"{out}/ins_seg"]
+    sam = [*cutter, "--sam", args.sam or DEFAULT_SAM, "--ins_seg_out_dir", f"{out}/ins_seg"]
     sam += ["--irnet_masks", irnet_masks] if args.cutter == "irnet+sam" else []
     pseudo_masks = ("--pseudo_path", f"{out}/ins_seg", "--skip_missing")
     steps = {

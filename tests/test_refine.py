@@ -33,7 +33,7 @@ def test_one_blob_has_one_point_well_inside_and_the_box_of_its_core():
 def test_two_blobs_have_a_point_each_and_the_stronger_comes_first():
     response = np.maximum(0.8 * blob(1, 1, width=1.2), blob(6, 6, width=1.2))
     assert interior_points(response) == [(6, 6), (1, 1)]
-    assert prompts_of([response], [0])[0].box == (1, 1, 7, 7) or core(response)[0, 1]
+    assert prompts_of([response], [0])[0].box == (1, 1, 7, 7)
 
 
 def test_at_the_photos_edge_the_point_lies_inside():
@@ -114,6 +114,8 @@ def test_without_transformers_one_line_says_how_to_install_it(monkeypatch):
 
 
 SIZE = 128
+MEMORY_SIZES = ["memory_attention_hidden_size", "memory_attention_feed_forward_hidden_size"]
+MEMORY_SIZES += ["memory_encoder_hidden_size", "mask_downsampler_embed_dim", "memory_fuser_embed_dim"]
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +166,21 @@ def test_sam_cuts_three_masks_for_each_prompt_and_padding_changes_nothing(sam_fo
 
 
 def test_the_hubs_files_are_those_of_the_video_model(sam_folder, scene, tmp_path):
-    video = Sam(rewritten(sam_folder, tmp_path, lambda config: config.update(model_type="sam2_video")))
+    """They also hold the memory of earlier frames, which a photo has no use for."""
+    import transformers
+
+    image = transformers.Sam2Model.from_pretrained(sam_folder)
+    parts = {name: getattr(image.config, name) for name in ("vision_config", "prompt_encoder_config")}
+    small = dict.fromkeys(MEMORY_SIZES, 32) | {"memory_encoder_output_channels": 16, "image_size": SIZE}
+    config = transformers.Sam2VideoConfig(**parts, mask_decoder_config=image.config.mask_decoder_config, **small)
+    whole = transformers.Sam2VideoModel(config)
+    assert not whole.load_state_dict(image.state_dict(), strict=False).unexpected_keys
+    whole.save_pretrained(tmp_path)
+    processor = transformers.Sam2Processor.from_pretrained(sam_folder).image_processor
+    videos = transformers.Sam2VideoVideoProcessor(size={"height": SIZE, "width": SIZE})
+    transformers.Sam2VideoProcessor(processor, videos).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "sam2_video"
+    video = Sam(tmp_path)
     (one,), (other,) = (
         list(each.cut(each.encode(scene[0]), prompts_of(scene[2][:1], [0]), (120, 160)))
         for each in (Sam(sam_folder), video)
@@ -172,11 +188,11 @@ def test_the_hubs_files_are_those_of_the_video_model(sam_folder, scene, tmp_path
     assert (one == other).all()
 
 
-def test_a_folder_that_lacks_weights_or_holds_none_is_refused(sam_folder, tmp_path):
+def test_a_folder_that_lacks_weights_or_holds_none_is_refused(sam_folder, tmp_path, capfd):
     def widen(config):
         config["mask_decoder_config"]["mlp_dim"] = 48
 
-    for name in ("wide", "pickled", "empty"):
+    for name in ("wide", "pickled", "empty", "half", "foreign"):
         (tmp_path / name).mkdir()
     with pytest.raises(UserError, match="^--sam .*wide.*such as .*mask_decoder"):
         Sam(rewritten(sam_folder, tmp_path / "wide", widen))
@@ -186,9 +202,16 @@ def test_a_folder_that_lacks_weights_or_holds_none_is_refused(sam_folder, tmp_pa
         UserError, match="/nowhere is no folder, and no name on the hub such as facebook/sam2.1-hiera-tiny$"
     ):
         Sam(tmp_path / "nowhere")
-    for folder in (pickled, tmp_path / "empty"):
+    half = rewritten(sam_folder, tmp_path / "half", lambda config: None)
+    weights = half / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    code = {"model_type": "foreign", "auto_map": {"AutoConfig": "foreign.Config"}}
+    foreign = rewritten(sam_folder, tmp_path / "foreign", lambda config: config.update(code))
+    (foreign / "foreign.py").write_text("class Config: pass")
+    for folder in (pickled, half, foreign, tmp_path / "empty"):
         with pytest.raises(UserError, match=r"^--sam .* cannot be used \(.*; give a folder with"):
             Sam(folder)
+    assert capfd.readouterr().out == ""  # nobody is asked whether to run a folder's code
 
 
 def test_pseudo_masks_are_cut_from_maps_and_from_irnets_masks(sam_folder, scene, tmp_path, script):

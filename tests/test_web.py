@@ -156,4 +156,7 @@ def test_a_click_on_the_photo_cuts_the_mask_anew(url, photo, browser):
     page.get_by_text(f"{square:.1%} of the photo").first.wait_for()
     page.locator("img").first.click(position={"x": 3, "y": 3})
     page.get_by_text(f"{1 - square:.1%} of the photo").first.wait_for()
+    page.get_by_label("Sentences").fill("red")  # the click was about another sentence
+    page.get_by_role("button", name="Segment", exact=True).click()
+    page.get_by_text(f"red: {square:.1%} of the photo").first.wait_for()
     cutting.close()
