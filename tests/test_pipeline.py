@@ -19,6 +19,7 @@ from utils.files import write_json
 
 STEPS = ["untrained", "train_stage1", "stage1", "stage1_train", "stage1_prms_train", "irnet", "pseudo_masks_train"]
 STEPS += ["train_stage2", "stage2"]
+METRICS = ["mIoU", "oIoU", "P@0.5", "PointM"]
 
 # Stands first on the PATH: notes each step instead of running it, and a training whether an earlier one left its state.
 PYTHON = r"""#!/usr/bin/env bash
@@ -306,14 +307,44 @@ def test_seeds_and_ablation_run_the_pipeline_several_times(script):
     assert printed[-1] == "python CLONE/scripts/results_table.py out/classification out/calibration out/whole"
 
 
-@pytest.mark.parametrize("name", ["ablation", "quickstart", "seeds", "test", "train_stage1", "validate_stage2"])
+def test_reproduce_runs_each_step_that_it_announces_and_writes_the_rows(script, tmp_path):
+    for name in ("download_data", "check_data", "download_weights", "validate_stage2"):
+        (tmp_path / "clone" / "scripts" / f"{name}.sh").write_text(f'echo "{name} $*"\n')
+    words = ("reproduce.sh", "refcoco", "unc", "out", "--common", "--amp bf16")
+    (tmp_path / "out").mkdir()
+    status, announced, errors = script(*words, "--dry")
+    assert (status, errors, list((tmp_path / "out").iterdir())) == (0, "", [])
+    assert any("Disk: " in line for line in announced)
+    status, printed, errors = script(*words)
+    assert (status, errors) == (0, "")
+    ran = ["download_data coco refcoco", "check_data refcoco unc", "download_weights stage2_refcoco"]
+    ran += ["validate_stage2 refcoco unc --test_split val,testA,testB --json out/published.json"]
+    ran += ["pipeline refcoco unc out --common --amp bf16"]
+    assert [line for line in printed if line in ran] == ran
+    assert [line for line in printed if "#" in line] == [line for line in announced if "#" in line]
+    call = "bash scripts/reproduce.sh refcoco unc out --common --amp\\ bf16"
+    rows = f"python CLONE/scripts/results_table.py --rows {call} out"
+    assert (tmp_path / "out" / "results.md").read_text() == f"{rows}\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["ablation", "quickstart", "reproduce", "seeds", "test", "train_stage1", "validate_stage2"]
+)
 def test_help_is_the_comment_at_the_top(name, script):
     status, printed, errors = script(f"{name}.sh", "--help")
     assert (status, errors) == (0, "")
     assert any(f"bash scripts/{name}.sh" in line for line in printed)
 
 
-@pytest.mark.parametrize("words", ["quickstart.sh --seeds 1", "quickstart.sh --seed x", "validate_stage2.sh refcocog"])
+MISTAKES = [
+    "quickstart.sh --seeds 1",
+    "quickstart.sh --seed x",
+    "validate_stage2.sh refcocog",
+    "reproduce.sh refcoco umd",
+]
+
+
+@pytest.mark.parametrize("words", MISTAKES)
 def test_mistakes_in_other_scripts_are_one_line(words, script):
     status, printed, errors = script(*words.split())
     assert (status, printed, errors.count("\n")) == (2, [], 1)
@@ -328,6 +359,33 @@ def test_tables(tmp_path, monkeypatch, capsys):
     assert "| stage2 | 55.0 (50.0 to 60.0) | - | - | - |" in printed
     _, printed, _ = run(*table, monkeypatch=monkeypatch, capsys=capsys, folder=tmp_path)
     assert [line.split() for line in printed.splitlines()[1:]] == [["a:", "stage2", "50.00"], ["b:", "stage2", "60.00"]]
+
+
+def test_rows_for_the_table_of_results(tmp_path, monkeypatch, capsys):
+    data = ["--dataset", "refcoco", "--splitBy", "unc", "--refer_data_root", "./data"]
+    for folder, value in (("a", 30.0), ("b", 32.0)):
+        evaluated = {"seconds": 60.0, "peak_mb": 2}
+        steps = {"stage1": {"stage1_val": {"mIoU": value} | evaluated, "stage1_testA": {"mIoU": value} | evaluated}}
+        steps["irnet"] = {"irnet": {"seconds": 3600.0, "peak_mb": 2}}
+        steps["stage2"] = {"stage2_val": {"mIoU": value, "PointM": 50.0} | evaluated}
+        for name, rows in steps.items():
+            splits = ["--test_split", "val" if name == "stage2" else "val,testA"]
+            write_json(tmp_path / folder / "steps" / f"{name}.json", {"command": [*data, *splits], "rows": rows})
+        results = {row: values for rows in steps.values() for row, values in rows.items()}
+        write_json(tmp_path / folder / "results.json", results)
+    table = [ROOT / "scripts" / "results_table.py", "--rows", "x y", "a"]
+    status, printed, errors = run(*table, "b", monkeypatch=monkeypatch, capsys=capsys, folder=tmp_path)
+    assert status == 0, errors
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines()]
+    assert cells[0][:4] + cells[0][6:] == ["data set", "split", "stage", "cutter", "h:mm", *METRICS, "command"]
+    mean, point = "31.0 (30.0 to 32.0)", "50.0 (50.0 to 50.0)"
+    assert [row[:4] + row[6:] for row in cells[2:]] == [
+        ["refcoco unc", "val", "stage1", "-", "0:01", mean, "-", "-", "-", "`x y`"],
+        ["refcoco unc", "testA", "stage1", "-", "0:01", mean, "-", "-", "-", "`x y`"],
+        ["refcoco unc", "val", "stage2", "IRNet", "1:02", f"{mean} (published: 31.17)", "-", "-", point, "`x y`"],
+    ]
+    _, printed, _ = run(*table, monkeypatch=monkeypatch, capsys=capsys, folder=tmp_path)
+    assert printed.endswith("| 1:02 | 30.0 (published: 31.17) | - | - | 50.0 | `x y` |\n")
 
 
 @pytest.mark.usefixtures("one_thread")
