@@ -129,6 +129,16 @@ def test_losses_before_and_after_a_step_in_float32(golden_stage2, images, tokens
         assert loss().item() == pytest.approx(FIGURES64["steps.loss"][1], rel=7e-4)
 
 
+def test_slopes_learn_at_the_backbones_rate_where_that_is_asked_for(golden_stage2):
+    slopes = {id(module.weight) for module in golden_stage2.modules() if isinstance(module, torch.nn.PReLU)}
+    assert len(slopes) == 12
+    for asked, place in ((True, 0), (False, 1)):
+        groups = build_optimizer(golden_stage2, 5e-5, 0.1, 0.01, slow_slopes=asked).param_groups
+        assert [len(slopes & {id(p) for p in group["params"]}) for group in groups] == [
+            12 * (place == n) for n in (0, 1)
+        ]
+
+
 def test_positions_of_the_backbone_learn_at_the_full_rate(golden_stage2):
     optimizer = build_optimizer(golden_stage2, 5e-5, 0.1, 0.01, fast=("positional_embedding",))
     names = {id(p): n for n, p in golden_stage2.named_parameters()}
