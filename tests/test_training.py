@@ -140,6 +140,17 @@ def test_an_epoch_is_kept_and_an_empty_split_named_whatever_happens_to_the_pictu
     assert f"warning: {tmp_path}/examples.png cannot be drawn: the photo {tmp_path}/gone" in printed.err
 
 
+@pytest.mark.parametrize(("hold", "counts"), [(1, [0, 1, 2, 3, 4, 4]), (2, [0, 0, 1, 1, 2, 2])])
+def test_the_rate_falls_after_each_step_or_after_some(hold, counts):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule, rates = polynomial_decay(optimizer, total_steps=4, hold=hold), []
+    for _ in counts:
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([(1 - count / 4) ** 0.9 for count in counts])
+
+
 def started(network, history=()):
     """A training of a network whose finished epochs have the lines `history`."""
     optimizer = torch.optim.AdamW(network.parameters())
