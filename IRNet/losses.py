@@ -13,7 +13,7 @@ from utils.distributed import all_gather
 
 RADIUS = 10  # of the pairs, in pixels of the map
 EPSILON = 1e-5
-OFFSETS_AT_ONCE = 19  # of 152: the intermediate results of all of them together take a gigabyte
+OFFSETS_AT_ONCE = 38  # of 152: the intermediate results of all of them together take a gigabyte
 
 
 def affinity_displacement_losses(
