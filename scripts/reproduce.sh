@@ -2,8 +2,8 @@
 # From a fresh machine with a GPU to rows of docs/results.md: fetch a data set, check it, train, evaluate, compare.
 #   bash scripts/reproduce.sh DATASET SPLIT_BY [OUTPUT] [--dry] [flags of run_pipeline.sh]
 #   bash scripts/reproduce.sh refcoco unc      refcoco+ unc, refcocog umd, refcocog google, referit - too
-# OUTPUT (default: output/DATASET_SPLITBY) then holds everything, and results.md the rows. If interrupted, the same command
-# resumes. --dry prints the steps, their sizes and an estimate of time and disk, and does nothing.
+# OUTPUT (default: output/DATASET_SPLITBY) then holds everything, and results.md the rows. If interrupted, the same
+# command resumes. --dry prints the steps, their sizes and an estimate of time and disk, and does nothing.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
@@ -14,7 +14,7 @@ case "${1:-} ${2:-}" in
     "refcocog umd") photos=coco size="13.5 GB" splits=val,test published=stage2_refcocog_umd ;;
     "refcocog google") photos=coco size="13.5 GB" splits=val published=stage2_refcocog_google ;;
     "referit -") photos="" size="photos and annotations" splits=test published=stage2_referit ;;
-    *) fail "give refcoco unc, refcoco+ unc, refcocog umd, refcocog google or 'referit -'; other data sets: run_pipeline.sh" ;;
+    *) fail "give refcoco unc, refcoco+ unc, refcocog umd, refcocog google or referit -; for others use run_pipeline.sh" ;;
 esac
 dataset=$1 split_by=$2 output=output/${1}_$2
 output=${output%_-}
@@ -31,8 +31,10 @@ script() { # WHAT_IT_TAKES SCRIPT ...
     step "$1" bash "$REPOSITORY/scripts/$2" "${@:3}"
 }
 
-[ -z "$dry" ] || echo "Disk: 45 GB at the most, 30 in the end (of COCO's photos). Time: that of the downloads and, on one H100, about
-1.5 hours in float32, estimated from counted operations (docs/speed.md); with --common '--amp bf16' about 40 minutes."
+if [ -n "$dry" ]; then
+    echo "Disk: 45 GB at the most, 30 in the end (with COCO's photos). Time: that of the downloads and, on one H100, about"
+    echo "1.5 hours in float32, 40 minutes with --common '--amp bf16', estimated from operations (docs/speed.md)."
+fi
 step "7 GB, 2 minutes" need_environment requirements.txt
 script "$size" download_data.sh $photos "$dataset"
 script "minutes" check_data.sh "$dataset" "$split_by"
