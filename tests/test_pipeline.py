@@ -203,9 +203,7 @@ def test_mistakes_are_one_line(split_by, words, message, pipeline):
 )
 def test_a_signal_reaches_the_step_and_nothing_is_left(kind, send, status, pipeline):
     process = pipeline.start(SLEEP="IRNet")
-    for _ in range(3000):  # a minute
-        if (pipeline.folder / "pid").exists():
-            break
+    while not (pipeline.folder / "pid").exists() and process.poll() is None:
         time.sleep(0.02)
     assert "another run is writing to" in pipeline.run()[2]
     send(process.pid, kind)
