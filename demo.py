@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import chain
@@ -28,7 +28,7 @@ from PIL import Image
 from dataset.checks import checked_sentence
 from dataset.masks import run_lengths
 from dataset.photos import photos_in, read_photo
-from model.refine import Clicks
+from model.refine import NO_CLICKS, Clicks
 from model.segmenter import EncodedPhoto, Segmenter, load_model
 from utils.errors import UserError, as_unicode, one_line, reason
 from utils.files import write_json
@@ -194,6 +194,19 @@ def launch(segmenter: Segmenter, port: int):
     return page
 
 
+def write_masks(
+    folder: Path, photo: np.ndarray, sentences: list[str], responses: np.ndarray, masks: np.ndarray
+) -> tuple[list[tuple[np.ndarray, str]], list[str]]:
+    """What the page shows: for each sentence response and mask over the photo, with captions; the masks' files."""
+    pictures, files = [], []
+    for sentence, response, mask in zip(sentences, responses, masks, strict=True):
+        caption = f"{sentence}: {mask.mean():.1%} of the photo"
+        pictures += [(heat_overlay(photo, response), sentence), (mask_overlay(photo, mask), caption)]
+        files.append(picture_path(folder, Path("mask"), sentence, files))
+        save_png(files[-1], mask.astype(np.uint8) * 255)
+    return pictures, [str(file) for file in files]
+
+
 def build_page(segmenter: Segmenter):
     """The page, a `gradio.Blocks`: a photo and sentences in, pictures to see and masks to download out."""
     import gradio as gr  # an extra
@@ -206,31 +219,23 @@ def build_page(segmenter: Segmenter):
         """Kept, so that another threshold or sentence does not encode the photo again."""
         return segmenter.encode(file)
 
-    def segment(file: str | None, text: str, threshold: float, cut: bool = False, clicks: Sequence = ()):
-        """For each sentence the response and the mask over the photo; the masks as files."""
+    def segment(file: str | None, text: str, threshold: float, cut: bool = False, clicks: Clicks = NO_CLICKS):
         sentences = [line.strip() for line in (text or "").splitlines() if line.strip()]
         if file is None or not sentences:
             raise gr.Error("Choose a photo and type a sentence.", print_exception=False)
         try:
             photo = read_photo(file, upright=True, hint="choose another photo")
             responses = segmenter.respond(encoded(file), sentences)
-            inside, outside = ([xy for xy, adds in clicks if adds == kind] for kind in (True, False))
-            masks = segmenter.masks(
-                encoded(file), responses, threshold, cut, Clicks(inside, outside) if clicks else None
-            )
+            masks = segmenter.masks(encoded(file), responses, threshold, cut, clicks)
         except UserError as error:
             words = str(error).replace(f"{Path(file).parent}/", "")  # which is Gradio's
             raise gr.Error(words, print_exception=False) from None
-        pictures, files, folder, pixels = [], [], Path(tempfile.mkdtemp(dir=scratch.name)), np.asarray(photo)
-        for sentence, response, mask in zip(sentences, responses, masks, strict=True):
-            caption = f"{sentence}: {mask.mean():.1%} of the photo"
-            pictures += [(heat_overlay(pixels, response), sentence), (mask_overlay(pixels, mask), caption)]
-            files.append(picture_path(folder, Path("mask"), sentence, files))
-            save_png(files[-1], mask.astype(np.uint8) * 255)
-        return pictures, [str(file) for file in files]
+        folder = Path(tempfile.mkdtemp(dir=scratch.name))
+        return write_masks(folder, np.asarray(photo), sentences, responses, masks)
 
-    def add_click(clicks: list, kind: str, event: gr.SelectData) -> list:
-        return [*clicks, (tuple(event.index), kind == ADDS)]
+    def add_click(clicks: Clicks, kind: str, event: gr.SelectData) -> Clicks:
+        side = "inside" if kind == ADDS else "outside"
+        return clicks._replace(**{side: (*getattr(clicks, side), tuple(event.index))})
 
     with gr.Blocks(title="TRIS", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         with gr.Row():
@@ -251,9 +256,9 @@ def build_page(segmenter: Segmenter):
                 files = gr.Files(label="Masks")
         asked, given, shown = [button.click, threshold.release], [photo, text, threshold], [pictures, files]
         if segmenter.cutter:
-            clicks = gr.State([])
+            clicks = gr.State(NO_CLICKS)
             given += [cut, clicks]
-            gr.on([photo.change, text.change], list, None, clicks)  # another photo or sentence: none yet
+            gr.on([photo.change, text.change], lambda: NO_CLICKS, None, clicks)  # another photo or sentence: none yet
             photo.select(add_click, [clicks, kind], clicks).then(segment, given, shown)
             asked.append(cut.input)
         gr.on(asked, segment, given, shown, api_name="segment")

@@ -91,18 +91,13 @@ def validate(args: argparse.Namespace) -> None:
         if args.prms:
             combine = partial(select_maps, build_scorer(network, args.scorer).to(device))
     cutters = {"": None} | ({CUT: Sam(args.sam, device)} if args.sam else {})
-    outcomes = {
-        f"{name}{word}": outcomes_of(split, args, network, device, combine, cutter)
-        for name, split in splits.items()
-        for word, cutter in cutters.items()
-    }
+    parts = {f"{name}{word}": (split, cutter) for name, split in splits.items() for word, cutter in cutters.items()}
+    outcomes = {row: outcomes_of(row, *part, args, network, device, combine) for row, part in parts.items()}
     rows = {name: summarise(found, of_masks=network is None) for name, found in outcomes.items() if found}
     for name in splits if args.sam else ():
         pairs = zip(outcomes[name], outcomes[f"{name}{CUT}"], strict=True)
-        kept = sum(uncut == cut for uncut, cut in pairs)
-        log(
-            f"{name}{CUT}: {kept} of {len(outcomes[name])} masks stayed as they were: no cut agreed better with the map"
-        )
+        kept = f"{sum(uncut == cut for uncut, cut in pairs)} of {len(outcomes[name])} masks stayed as they were"
+        log(f"{name}{CUT}: {kept}: no cut agreed better with the map")
     if rows:
         log(metrics_table(rows))
     if args.json and is_main():
@@ -115,26 +110,30 @@ def validate(args: argparse.Namespace) -> None:
         title = f"{'untrained' if args.untrained else find_checkpoint(args.output, args.pretrain)}"
         title += f"{', PRMS' if args.prms else ', mean maps' if args.mean_map else ''} on {args.dataset}"
         reports, pictures, sizes = {}, {}, (args.size, args.max_query_len)
-        for name, found in outcomes.items():
-            uncut = name.removesuffix(CUT)
-            reports[name] = report_split(splits[uncut], found, others.get(uncut))
+        for row in rows:
+            split, _ = parts[row]
+            reports[row] = report_split(split, outcomes[row], others.get(split.name))
         report = write_report(args.report, title, args.compare, reports)
-        for name, found in outcomes.items():
-            split, cutter = splits[name.removesuffix(CUT)], cutters[CUT if name.endswith(CUT) else ""]
-            pictures[name] = draw_cases(split, found, reports[name], network, device, combine, *sizes, cutter)
+        for row in rows:
+            split, cutter = parts[row]
+            pictures[row] = draw_cases(split, outcomes[row], reports[row], network, device, combine, *sizes, cutter)
         write_page(args.report, report, pictures)
     barrier()
 
 
 def outcomes_of(
+    row: str,
     split: Split,
+    cutter: Cutter | None,
     args: argparse.Namespace,
     network: Network | None,
     device: torch.device,
     combine: Combine | None,
-    cutter: Cutter | None,
 ) -> list[Outcome]:
-    """The outcome of every sentence of a split, whose response maps are exported where the flags ask for it."""
+    """The outcome of every sentence of a split, whose response maps are exported where the flags ask for it.
+
+    row: what it is called in the table. The maps are those of the uncut masks, and written with them.
+    """
     began = time.monotonic()
     if network is None:
         outcomes = evaluate_masks(split, args.pseudo_path)
@@ -143,15 +142,13 @@ def outcomes_of(
         photos = EvalPhotos(split, args.size, args.max_query_len, masks=annotated or not args.cam_save_dir)
         loader = eval_loader(photos, args.batch_size, args.num_workers)
         limit = absence_limit(network, args.absent_below)
-        to = args.cam_save_dir, args.cam_format
-        outcomes = evaluate(network, loader, device, combine, *to, split.name, limit, cutter)
+        map_dir = None if cutter else args.cam_save_dir
+        outcomes = evaluate(network, loader, device, combine, map_dir, args.cam_format, row, limit, cutter)
         if args.name_save_dir and is_main():
             photos = {reference.name: reference.photo for reference in split.references}
             write_names(names_path(args.name_save_dir, split.dataset, split.name), photos)
     seconds = time.monotonic() - began
-    log(
-        f"{split.name}{CUT if cutter else ''}: {len(split.references)} refs, {len(outcomes)} sentences, {seconds:.1f} s"
-    )
+    log(f"{row}: {len(split.references)} refs, {len(outcomes)} sentences, {seconds:.1f} s")
     return outcomes
 
 

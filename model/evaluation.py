@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ from dataset.references import Split
 from dataset.samples import EvalBatch, Target, ground_truth
 from model.build import Network
 from model.prms import Combine
-from model.refine import Cutter, refine_refs
+from model.refine import Cutter, refine
 from utils.distributed import all_gather, is_main, shard
 from utils.errors import UserError
 from utils.maps import Responses, at_photo_size
@@ -65,16 +65,18 @@ def with_masks(
         for response, peak in zip(maps, answers.peaks.tolist(), strict=True):
             yield (response > network.mask_threshold) & (peak >= absent_below)
 
+    if cutter is None:
+        yield from ((target, maps, answers, masks_of(maps, answers)) for target, maps, answers in found)
+        return
     for path, of_photo in groupby(found, key=lambda ref: ref[0].path):
-        if cutter is None:
-            yield from ((target, maps, answers, masks_of(maps, answers)) for target, maps, answers in of_photo)
-            continue
         refs = list(of_photo)
-        masks = [list(masks_of(maps, answers)) for _, maps, answers in refs]
+        masks = [mask for _, maps, answers in refs for mask in masks_of(maps, answers)]
         if not refs[0][0].fault:
-            encoded = cutter.encode(np.asarray(read_photo(path)))
-            masks = refine_refs(cutter, encoded, [maps for _, maps, _ in refs], masks)
-        yield from ((*ref, own) for ref, own in zip(refs, masks, strict=True))
+            every = [response for _, maps, _ in refs for response in maps]
+            numbers = [number for number, (_, maps, _) in enumerate(refs) for _ in maps]
+            masks = refine(cutter, cutter.encode(np.asarray(read_photo(path))), every, masks, numbers)
+        rest = iter(masks)
+        yield from ((*ref, list(islice(rest, len(ref[1])))) for ref in refs)
 
 
 def evaluate(

@@ -97,7 +97,7 @@ def predict(
 
     mask_dir: where each mask also goes as a PNG: that of a ref's first sentence is named as a pseudo mask, the others
     have the number of their sentence behind that name. keep_empty: a mask without foreground has an annotation, too.
-    absent_below: see `with_masks`; so, too, the segmenter's cutter.
+    absent_below, and the cutter of the segmenter: see `with_masks`.
     """
     photos, batches = loader.dataset.photos, loader.batch_sampler
     counts = (sum(len(reference.sentences) for reference in refs) for refs in photos)

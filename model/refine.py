@@ -12,13 +12,11 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from scipy import ndimage
 
 from utils.errors import UserError, reason
@@ -43,6 +41,9 @@ class Clicks(NamedTuple):
 
     inside: tuple[Point, ...] = ()
     outside: tuple[Point, ...] = ()
+
+
+NO_CLICKS = Clicks()
 
 
 class Cutter(Protocol):
@@ -102,10 +103,10 @@ def prompts_of(responses: Sequence[np.ndarray], refs: Sequence[int]) -> list[Pro
     return prompts
 
 
-def agreement(response: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """How well masks fit a response in 0..1, float64 (K,): the sum of their minima over the sum of their maxima."""
+def agreement(response: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
+    """How well K masks fit a response in 0..1, float64 (K,): the sum of their minima over the sum of their maxima."""
     both = np.array([response[mask].sum(dtype=np.float64) for mask in masks])
-    either = masks.sum(axis=(1, 2)) + response.sum(dtype=np.float64) - both
+    either = np.array([mask.sum() for mask in masks]) + response.sum(dtype=np.float64) - both
     return both / np.maximum(either, 1e-9)
 
 
@@ -116,7 +117,7 @@ def refine(
     responses: Sequence[np.ndarray],
     masks: Sequence[np.ndarray],
     refs: Sequence[int],
-    clicks: Clicks | None = None,
+    clicks: Clicks = NO_CLICKS,
 ) -> list[np.ndarray]:
     """The masks of one photo, bool (H, W) each, cut by `cutter`; the very array that came in where that is kept.
 
@@ -127,7 +128,7 @@ def refine(
     refined = list(masks)
     positive = [response.clip(min=0) * mask.any() for response, mask in zip(responses, masks, strict=True)]
     prompts = prompts_of(positive, refs)
-    if clicks:
+    if any(clicks):
         given = prompts[0] or Prompt([], [], None)
         prompts[0] = Prompt([*given.inside, *clicks.inside], [*given.outside, *clicks.outside], None)
     boxed = [place for place, prompt in enumerate(prompts) if prompt and prompt.box]
@@ -135,20 +136,9 @@ def refine(
     for places in filter(None, (boxed, bare)):
         cut = cutter.cut(encoded, [prompts[place] for place in places], masks[0].shape)
         for place, candidates in zip(places, cut, strict=True):
-            fits = agreement(positive[place], candidates)
-            at_hand = agreement(positive[place], masks[place][None])[0]
-            if fits.max() > at_hand or place in bare:
-                refined[place] = candidates[fits.argmax()]
+            choice = [*candidates] if place in bare else [masks[place], *candidates]  # the first wins a tie
+            refined[place] = choice[agreement(positive[place], choice).argmax()]
     return refined
-
-
-def refine_refs(
-    cutter: Cutter, encoded: Any, responses: Sequence[np.ndarray], masks: Sequence[Sequence[np.ndarray]]
-) -> list[list[np.ndarray]]:
-    """`refine`, for responses (n, H, W) and n masks of each ref of a photo."""
-    refs = [ref for ref, of_ref in enumerate(masks) for _ in of_ref]
-    refined = iter(refine(cutter, encoded, [*chain(*responses)], [*chain(*masks)], refs))
-    return [list(islice(refined, len(of_ref))) for of_ref in masks]
 
 
 class Sam:
@@ -178,10 +168,10 @@ class Sam:
                 **source, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
             )
             self.processor = getattr(transformers, f"{kind}Processor").from_pretrained(**source)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except Exception as error:  # a damaged file can raise almost anything
             words = f"--sam {name} cannot be used ({reason(error)})"
             raise UserError(f"{words}; give a folder with config.json, model.safetensors and the processor's") from None
-        if lacking := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
+        if lacking := sorted([*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]):
             raise UserError(
                 f"--sam {name} lacks {len(lacking)} of SAM's parameters, such as {lacking[0]}; give another"
             )

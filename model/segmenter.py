@@ -14,7 +14,7 @@ from clip import tokenize
 from dataset.checks import checked_sentence
 from dataset.photos import as_rgb, read_photo, resized, to_input
 from model.build import load_network
-from model.refine import Clicks, Cutter, Sam, refine
+from model.refine import NO_CLICKS, Clicks, Cutter, Sam, refine
 from utils.errors import UserError, shown
 from utils.maps import at_photo_size
 
@@ -93,7 +93,7 @@ class Segmenter:
         responses: np.ndarray,
         threshold: float | None = None,
         cut: bool = True,
-        clicks: Clicks | None = None,
+        clicks: Clicks = NO_CLICKS,
     ) -> np.ndarray:
         """Masks, bool (N, H, W), from a photo's responses (N, H, W), which are taken for those of N objects.
 

@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     add("--cam_out_dir", required=True, help="response maps (in)")
     add("--irnet_masks", help="IRNet's pseudo masks (in), which stay where no cut agrees better with the map")
     add("--ins_seg_out_dir", required=True, help="pseudo masks (out)")
-    add("--work_space", type=Path, default=Path("output_refer"), help="stamp and report (out)")
+    add("--work_space", default=Path("output_refer"), help="stamp and report (out)")
     add("--image_root", default=Path("data/train2014"), help="folder of the photos")
     words = f"a name on Hugging Face's hub, or a folder (default: {DEFAULT_SAM})"
     parser.add_argument("--sam", default=DEFAULT_SAM, metavar="NAME", help=words)

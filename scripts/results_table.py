@@ -101,7 +101,9 @@ def result_rows(runs: list[dict[str, Metrics]], outputs: list[Path], command: st
     rows = []
     for row in in_all(runs):
         until = list(of_steps[0])[: list(of_steps[0]).index(step_of[row]) + 1]
-        seconds = [next(iter(steps[step]["rows"].values()))["seconds"] for steps in of_steps for step in until]
+        seconds = [
+            next(iter(steps[step]["rows"].values()))["seconds"] for steps in of_steps for step in until if step in steps
+        ]
         data, splits = of_command(of_steps[0][step_of[row]]["command"])
         split = splits[0] if len(splits) == 1 else row.rpartition("_")[2]
         stage = row.removesuffix(f"_{split}").replace("_", " ")

@@ -48,9 +48,7 @@ def parse_args() -> argparse.Namespace:
     add("--splits", type=comma_list, metavar="NAMES", help="evaluated, as val,test, or none (default: all but train)")
     add("--only", type=comma_list, default=list(STEPS), metavar="STEPS", help="run no other steps")
     add("--scorer", metavar="NAME[=FILE]", help="the frozen CLIP of stage 1 and PRMS (default: ViT-B/32)")
-    words = (
-        "make pseudo masks from the mean of a ref's response maps, which is not the paper's, instead of PRMS's choice"
-    )
+    words = "make pseudo masks from the mean of a ref's response maps instead of PRMS's choice; not the paper's"
     add("--mean_map", action="store_true", help=words)
     words = "what makes pseudo masks of response maps: IRNet, SAM 2, which has been trained with masks, or both in turn"
     add("--cutter", choices=("irnet", "sam", "irnet+sam"), default="irnet", help=words)

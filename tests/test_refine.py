@@ -192,7 +192,7 @@ def test_a_folder_that_lacks_weights_or_holds_none_is_refused(sam_folder, tmp_pa
     def widen(config):
         config["mask_decoder_config"]["mlp_dim"] = 48
 
-    for name in ("wide", "pickled", "empty", "half", "foreign"):
+    for name in ("wide", "pickled", "empty", "half", "foreign", "number", "list"):
         (tmp_path / name).mkdir()
     with pytest.raises(UserError, match="^--sam .*wide.*such as .*mask_decoder"):
         Sam(rewritten(sam_folder, tmp_path / "wide", widen))
@@ -208,7 +208,10 @@ def test_a_folder_that_lacks_weights_or_holds_none_is_refused(sam_folder, tmp_pa
     code = {"model_type": "foreign", "auto_map": {"AutoConfig": "foreign.Config"}}
     foreign = rewritten(sam_folder, tmp_path / "foreign", lambda config: config.update(code))
     (foreign / "foreign.py").write_text("class Config: pass")
-    for folder in (pickled, half, foreign, tmp_path / "empty"):
+    number = rewritten(sam_folder, tmp_path / "number", lambda config: config.update(vision_config=5))
+    listed = rewritten(sam_folder, tmp_path / "list", lambda config: None)
+    (listed / "processor_config.json").write_text("[]")
+    for folder in (pickled, half, foreign, number, listed, tmp_path / "empty"):
         with pytest.raises(UserError, match=r"^--sam .* cannot be used \(.*; give a folder with"):
             Sam(folder)
     assert capfd.readouterr().out == ""  # nobody is asked whether to run a folder's code

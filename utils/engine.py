@@ -59,12 +59,12 @@ def build_optimizer(
     Parameters without gradient are in no group. A parameter of the backbone whose name ends in one of `fast` learns at
     the full rate. slow_slopes: the slopes of PReLUs learn at the backbone's.
     """
-    slopes = {module.weight for module in network.modules() if isinstance(module, nn.PReLU) and slow_slopes}
+    slopes = {module.weight for module in network.modules() if isinstance(module, nn.PReLU)} if slow_slopes else set()
     groups: tuple[list, list] = ([], [])
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            slow = name.startswith("backbone.") and not name.endswith(tuple(fast)) or parameter in slopes
-            groups[0 if slow else 1].append(parameter)
+            slow = name.startswith("backbone.") and not name.endswith(tuple(fast))
+            groups[0 if slow or parameter in slopes else 1].append(parameter)
     return torch.optim.AdamW(
         [{"params": groups[0], "lr": lr * lr_multi}, {"params": groups[1], "lr": lr}],
         weight_decay=weight_decay,
