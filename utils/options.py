@@ -115,9 +115,9 @@ def add_data_set_options(parser: argparse.ArgumentParser, datasets: tuple[str, .
     add, known = group.add_argument, ", ".join(datasets)
     add("--dataset", choices=datasets, default="refcoco", metavar="NAME", help=f"one of {known}")
     add("--splitBy", dest="split_by", default="unc", help="whose split: unc, or umd or google for refcocog")
-    root, words = (
-        {"dest": "data_root", "default": "./data"},
+    words, root = (
         "the folder of photos and annotations (see data/README.md)",
+        {"dest": "data_root", "default": "./data"},
     )
     add("--refer_data_root", "--data_root", "--dataset_root", metavar="FOLDER", help=words, **root)
     return group
