@@ -7,28 +7,19 @@ torchrun --nproc_per_node=4 train_stage1.py ...
 from utils.start import run_script
 
 import argparse
-import time
 
 from dataset.datasets import DATA_SETS, load_splits
-from dataset.samples import TrainSamples, smallest_batch, start_epoch, train_loader
+from dataset.samples import TrainSamples, smallest_batch, train_loader
 from model.build import build_scorer
 from model.evaluation import suggest_absent_below
 from model.losses import Stage1Criterion
 from model.scorer import SentenceTable
-from model.training import (
-    finish_epoch,
-    initial_network,
-    log_start,
-    show_epoch,
-    true_sentences,
-    validate,
-    validation_loaders,
-)
+from model.training import initial_network, run_epochs, true_sentences, validate, validation_loaders
 from utils.checkpoint import restore
-from utils.distributed import barrier, data_parallel, init_processes, is_main
-from utils.engine import Precision, Training, build_optimizer, polynomial_decay, steps_per_epoch, train_one_epoch
+from utils.distributed import data_parallel, init_processes, is_main
+from utils.engine import Precision, Training, build_optimizer, polynomial_decay, steps_per_epoch
 from utils.files import lock_folder
-from utils.log import TrainingLog, log
+from utils.log import log
 from utils.options import (
     Parser,
     add_data_and_network_options,
@@ -79,22 +70,12 @@ def main() -> None:
         training = Training(network, parallel, criterion, optimizer, schedule, precision, args.accumulate)
         if last:
             restore(training, last, args.output)
-        training_log = TrainingLog(args.output, args.board_folder, vars(args))
-        done = len(training.history)
-        log_start(args, loader, done)
-        if done >= args.epochs:
-            show_epoch(args, training, splits, training_log)
-        for epoch in range(done, args.epochs):
-            began = time.monotonic()
-            start_epoch(loader, epoch)
-            losses = train_one_epoch(training, loader, training_log)
-            line = {"epoch": epoch + 1} | losses | validate(network, validation, device)
-            line["absent_below"] = suggest_absent_below(network, known, device)  # for evaluation
-            training.history.append(line | {"seconds": round(time.monotonic() - began, 1)})
-            finish_epoch(args, training, splits, training_log)
-        training_log.close()
-        log(f"checkpoint: {args.output}/ckpt.pth; examples of the last epoch: {args.output}/examples.png")
-        barrier()
+
+        def measure() -> dict[str, float]:
+            limit = suggest_absent_below(network, known, device)  # for evaluation
+            return validate(network, validation, device) | {"absent_below": limit}
+
+        run_epochs(args, training, loader, splits, measure)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,15 @@ r"""Train stage 2, the segmentation network, on the pseudo masks that IRNet made
 from utils.start import run_script
 
 import argparse
-import time
 
 from dataset.datasets import DATA_SETS, load_splits
-from dataset.samples import TrainSamples, start_epoch, train_loader, with_pseudo_masks
+from dataset.samples import TrainSamples, train_loader, with_pseudo_masks
 from model.losses import Stage2Criterion
-from model.training import finish_epoch, initial_network, log_start, show_epoch, validate, validation_loaders
+from model.training import initial_network, run_epochs, validate, validation_loaders
 from utils.checkpoint import restore
-from utils.distributed import barrier, data_parallel, init_processes, is_main
-from utils.engine import Precision, Training, build_optimizer, polynomial_decay, steps_per_epoch, train_one_epoch
+from utils.distributed import data_parallel, init_processes, is_main
+from utils.engine import Precision, Training, build_optimizer, polynomial_decay, steps_per_epoch
 from utils.files import lock_folder
-from utils.log import TrainingLog, log
 from utils.options import Parser, add_data_and_network_options, add_training_options
 
 
@@ -59,21 +57,7 @@ def main() -> None:
         training = Training(network, parallel, criterion, optimizer, schedule, precision, args.accumulate)
         if last:
             restore(training, last, args.output)
-        training_log = TrainingLog(args.output, args.board_folder, vars(args))
-        done = len(training.history)
-        log_start(args, loader, done)
-        if done >= args.epochs:
-            show_epoch(args, training, splits, training_log)
-        for epoch in range(done, args.epochs):
-            began = time.monotonic()
-            start_epoch(loader, epoch)
-            losses = train_one_epoch(training, loader, training_log)
-            line = {"epoch": epoch + 1} | losses | validate(network, validation, device)
-            training.history.append(line | {"seconds": round(time.monotonic() - began, 1)})
-            finish_epoch(args, training, splits, training_log)
-        training_log.close()
-        log(f"checkpoint: {args.output}/ckpt.pth; examples of the last epoch: {args.output}/examples.png")
-        barrier()
+        run_epochs(args, training, loader, splits, lambda: validate(network, validation, device))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ def build_parser(docstring: str, test_split: str) -> Parser:
     """The flags of both validation scripts."""
     parser = Parser(docstring)
     add_data_and_network_options(parser, tuple(DATA_SETS), test_split)
+    parser.set_defaults(size=None, max_query_len=None)
     add_evaluation_options(parser)
     return parser
 
@@ -87,19 +88,27 @@ def validate(args: argparse.Namespace) -> None:
         splits = {name: with_pseudo_masks(split, args.pseudo_path, args.skip_missing) for name, split in splits.items()}
     else:
         network = network_to_evaluate(args).to(device)
+        args.size = args.size or network.architecture.input_size
+        args.max_query_len = args.max_query_len or network.architecture.query_length
         combine = mean_maps if args.mean_map else None
         if args.prms:
             combine = partial(select_maps, build_scorer(network, args.scorer).to(device))
     cutters = {"": None} | ({CUT: Sam(args.sam, device)} if args.sam else {})
     parts = {f"{name}{word}": (split, cutter) for name, split in splits.items() for word, cutter in cutters.items()}
-    outcomes = {row: outcomes_of(row, *part, args, network, device, combine) for row, part in parts.items()}
-    rows = {name: summarise(found, of_masks=network is None) for name, found in outcomes.items() if found}
+    outcomes: dict[str, list[Outcome]] = {}
+    rows = {}
+    try:
+        for row, part in parts.items():
+            outcomes[row] = outcomes_of(row, *part, args, network, device, combine)
+            if outcomes[row]:
+                rows[row] = summarise(outcomes[row], of_masks=network is None)
+    finally:  # what stops a later split costs no table of the earlier ones
+        if rows:
+            log(metrics_table(rows))
     for name in splits if args.sam else ():
         pairs = zip(outcomes[name], outcomes[f"{name}{CUT}"], strict=True)
         kept = f"{sum(uncut == cut for uncut, cut in pairs)} of {len(outcomes[name])} masks stayed as they were"
         log(f"{name}{CUT}: {kept}: no cut agreed better with the map")
-    if rows:
-        log(metrics_table(rows))
     if args.json and is_main():
         write_json(args.json, rows, indent=2)
     if args.cam_save_dir and is_main():

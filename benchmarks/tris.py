@@ -99,11 +99,11 @@ class UnfrozenStage1Criterion(Criterion):
 
 
 def training_step(
-    network: nn.Module, criterion: Criterion, setting: Setting, precision: str = "float32"
+    network: nn.Module, criterion: Criterion, setting: Setting, precision: str = "float32", fused: bool = True
 ) -> Callable[[], Results]:
     """One optimiser step, always on the same batch in memory; returns losses and gradients.
 
-    precision: of matrix products, float32, tf32 or bf16.
+    precision: of matrix products, float32, tf32 or bf16. fused: AdamW as one kernel, not as torch chooses it.
     """
     count, side = setting.batch_size, setting.input_size
     torch.manual_seed(1)
@@ -117,6 +117,8 @@ def training_step(
         "ids": {"sentence": torch.arange(count), "negatives": negatives},
     }
     optimizer = build_optimizer(network.train(), lr=5e-5, lr_multi=0.1, weight_decay=0.01)
+    for group in optimizer.param_groups:
+        group["fused"] = fused or None
     amp = Precision("bf16" if precision == "bf16" else "off", setting.device)
     schedule = polynomial_decay(optimizer, total_steps=1)  # never advanced
     training = Training(network, network, criterion, optimizer, schedule, amp)
@@ -143,7 +145,7 @@ def training(stage: int, setting: Setting, precision: str = "float32", compiled:
     plain = as_published(random_network(setting, stage), setting.input_size)
     return Pair(
         training_step(network, ours, setting, precision),
-        training_step(plain, straightforward, setting),
+        training_step(plain, straightforward, setting, fused=False),
         count=setting.batch_size,
         precision=precision,
         repeats=3,

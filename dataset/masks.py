@@ -38,7 +38,7 @@ def rasterise(segmentation: Any, height: int, width: int) -> np.ndarray:
             raise ValueError(f"{segmentation} cannot be used ({reason(error)})") from None
     parts = segmentation if isinstance(segmentation, list) else [segmentation]
     # Annotation tools leave parts of one or two points behind, which have no area.
-    parts = [part for part in parts if not isinstance(part, list) or len(part) >= 6]
+    parts = [part for part in parts if not isinstance(part, (list, np.ndarray)) or len(part) >= 6]
     if not parts:
         raise ValueError(POLYGONS)
     mask = np.zeros((height, width), dtype=bool)

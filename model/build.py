@@ -19,6 +19,7 @@ from utils.options import LONGEST_QUERY, SHORTEST_QUERY, SMALLEST_SIZE
 
 HINT = "train it, or fetch a published one: bash scripts/download_weights.sh"
 NETWORK_FLAGS = {"backbone": "backbone", "hidden_dim": "hidden_dim", "prompt_weight": "attn_multi"}
+INPUT_FLAGS = {"input_size": "size", "query_length": "max_query_len"}  # which may differ from the checkpoint's
 TOY_BACKBONES, TOY_SCORER, SCORER = ("toy", "toy-RN"), "toy-RNS", "ViT-B/32"
 
 
@@ -47,8 +48,8 @@ class Architecture:
     @classmethod
     def of_flags(cls, args: argparse.Namespace) -> "Architecture":
         """What the flags say, with the published values as defaults."""
-        given = {name: getattr(args, flag) for name, flag in NETWORK_FLAGS.items() if getattr(args, flag) is not None}
-        return cls(**given, input_size=args.size, query_length=args.max_query_len)
+        flags = {name: getattr(args, flag) for name, flag in (NETWORK_FLAGS | INPUT_FLAGS).items()}
+        return cls(**{name: value for name, value in flags.items() if value is not None})
 
     def require_flags(self, args: argparse.Namespace, file: str | Path) -> None:
         """UserError where a network flag contradicts this, the architecture of the checkpoint `file`."""

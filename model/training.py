@@ -1,7 +1,8 @@
-"""What both trainings do around their epochs: resume, validate, keep checkpoints and pictures, and report."""
+"""What both trainings share: their start, their epochs, validation, checkpoints, pictures and reports."""
 
 import argparse
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from dataset.references import Split
-from dataset.samples import EvalPhotos, eval_loader
+from dataset.samples import EvalPhotos, eval_loader, start_epoch
 from model.build import Architecture, Network, build_network, load_network, network_content
 from model.evaluation import evaluate
 from model.sheets import draw_examples
 from utils.checkpoint import LAST, find_checkpoint, load_checkpoint, require_settings, save_training
-from utils.distributed import is_main, world_size
-from utils.engine import Training, steps_per_epoch
+from utils.distributed import barrier, is_main, world_size
+from utils.engine import Training, steps_per_epoch, train_one_epoch
 from utils.errors import resuming
 from utils.log import TrainingLog, log
 from utils.metrics import summarise
@@ -51,6 +52,30 @@ def initial_network(
     network.architecture.require_flags(args, file)
     network.architecture = replace(network.architecture, input_size=args.size, query_length=args.max_query_len)
     return network.to(device), last
+
+
+def run_epochs(
+    args: argparse.Namespace,
+    training: Training,
+    loader: DataLoader,
+    splits: Mapping[str, Split],
+    measure: Callable[[], dict[str, float]],
+) -> None:
+    """Train the epochs that are left. Each is saved with what `measure` finds of it, by name, and then shown."""
+    training_log = TrainingLog(args.output, args.board_folder, vars(args))
+    done = len(training.history)
+    log_start(args, loader, done)
+    if done >= args.epochs:
+        show_epoch(args, training, splits, training_log)
+    for epoch in range(done, args.epochs):
+        began = time.monotonic()
+        start_epoch(loader, epoch)
+        line = {"epoch": epoch + 1} | train_one_epoch(training, loader, training_log) | measure()
+        training.history.append(line | {"seconds": round(time.monotonic() - began, 1)})
+        finish_epoch(args, training, splits, training_log)
+    training_log.close()
+    log(f"checkpoint: {args.output}/ckpt.pth; examples of the last epoch: {args.output}/examples.png")
+    barrier()
 
 
 def log_start(args: argparse.Namespace, loader: DataLoader, epoch: int) -> None:

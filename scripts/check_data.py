@@ -43,7 +43,8 @@ TURNED = (  # not a fault
 def leaves_photo(reference: Reference) -> bool:
     """Whether a polygon of the ref, whose mask is not damaged, lies more than `MARGIN` pixels outside the photo."""
     parts = reference.segmentation if isinstance(reference.segmentation, list) else []
-    polygons = [np.asarray(part, float).reshape(-1, 2) for part in parts if isinstance(part, list) and len(part) >= 6]
+    outlines = [part for part in parts if not isinstance(part, dict) and len(part) >= 6]
+    polygons = [np.asarray(outline, float).reshape(-1, 2) for outline in outlines]
     end = np.array(reference.size[::-1]) + MARGIN
     return any((points < -MARGIN).any() or (points > end).any() for points in polygons)
 

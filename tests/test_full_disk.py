@@ -2,11 +2,13 @@
 
 import subprocess
 
+import numpy as np
 import pytest
 
 from tests.conftest import data_words, train_words
 from utils.errors import WriteError
 from utils.files import atomic_write
+from utils.log import TrainingLog
 
 SIZE = 3 << 20  # bytes of the small disk; a checkpoint of the small network takes more
 BEFORE = {"stage1/ckpt_last.pth": b"the last one", "cam/0_1.npy": b"a map", "metrics.json": b"{}"}
@@ -53,6 +55,17 @@ def test_what_cannot_be_written_ends_the_run(world, disk, script, prepare):
         assert "Traceback" not in printed
     assert {name: (disk / name).read_bytes() for name in BEFORE} == BEFORE
     assert not list(disk.rglob("*.tmp"))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_tensorboard_on_a_full_disk_ends_the_run(disk, tmp_path):
+    fill(disk)
+    training_log = TrainingLog(tmp_path, str(disk / "board"), {})
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)  # 12 KB of PNG
+    with pytest.raises(WriteError, match=f"cannot write to {disk}/board: No space left on device; choose another"):
+        for step in range(1000):  # written by a thread of TensorBoard's
+            training_log.picture("noise", noise, step)
+        training_log.close()
 
 
 def test_a_name_that_is_too_long_is_refused(tmp_path):

@@ -101,6 +101,9 @@ def test_validation_prints_and_writes_the_same_metrics_and_a_card_of_them(traine
     assert f"{metrics['test']['mIoU']:.2f}" in printed
     best = max(line["val/mIoU"] for line in log_of(trained[0]))
     assert metrics["val"]["mIoU"] == pytest.approx(best, abs=0.05)
+    as_trained = [*data_words(world)[:6], "--num_workers", "0", "--output", trained[0], "--json", tmp_path / "n.json"]
+    assert script("validate.py", *as_trained)[0] == 0
+    assert json.loads((tmp_path / "n.json").read_text())["val"] == metrics["val"]
     card = json.loads(first.read_text())["splits"]["val"]
     assert card["metrics"]["mIoU"]["value"] == pytest.approx(metrics["val"]["mIoU"], abs=0.01)
     assert sum(card["histogram"]) == card["sentences"] == len(card["table"]["outcome"])
@@ -112,6 +115,16 @@ def test_validation_prints_and_writes_the_same_metrics_and_a_card_of_them(traine
     status, _, errors = script(*words, "--test_split", "val", "--report", tmp_path / "third", "--compare", second)
     assert (status, "has no usable table of the split 'val'" in errors, errors.count("\n")) == (2, True, 1)
     assert not (tmp_path / "third").exists()
+
+
+def test_a_missing_photo_costs_no_metrics_of_earlier_splits(trained, world, tmp_path, script):
+    shutil.copytree(world, tmp_path / "world")
+    split = load_splits("refcocog", tmp_path / "world", "umd", ["test"])["test"]
+    split.photo_path(split.references[-1]).unlink()
+    words = [*data_words(tmp_path / "world"), "--test_split", "val,test", "--json", tmp_path / "metrics.json"]
+    status, printed, errors = script("validate.py", *words, "--output", trained[0])
+    assert (status, errors.count("\n")) == (2, 1)
+    assert printed.splitlines()[-1].startswith("val ") and not (tmp_path / "metrics.json").exists()
 
 
 def test_masks_are_empty_where_scores_are_low(trained, tmp_path, script):

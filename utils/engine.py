@@ -68,7 +68,7 @@ def build_optimizer(
     return torch.optim.AdamW(
         [{"params": groups[0], "lr": lr * lr_multi}, {"params": groups[1], "lr": lr}],
         weight_decay=weight_decay,
-        fused=groups[1][0].is_cuda,  # one kernel for all parameters
+        fused=True,  # one kernel for all parameters
     )
 
 

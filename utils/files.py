@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -101,10 +101,13 @@ def from_utf8(content: bytes) -> str:
     return text
 
 
-def read_json(path: str | Path, hint: str) -> Any:
-    """The value in a JSON file; UserError with `hint` where the file is absent or not JSON."""
+def read_json(path: str | Path, hint: str, object_hook: Callable[[dict], Any] | None = None) -> Any:
+    """The value in a JSON file; UserError with `hint` where the file is absent or not JSON.
+
+    object_hook: what makes another value of each object as soon as it is parsed.
+    """
     try:
-        return json.loads(from_utf8(Path(path).read_bytes()))
+        return json.loads(from_utf8(Path(path).read_bytes()), object_hook=object_hook)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {hint}") from None
     except (OSError, ValueError, RecursionError) as error:

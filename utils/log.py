@@ -1,13 +1,15 @@
 """What a run reports: lines of text, a JSON line per epoch, TensorBoard scalars and pictures by name."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from utils.distributed import is_main
-from utils.errors import UserError, as_unicode, reason
+from utils.errors import WriteError, as_unicode, reason
 from utils.files import atomic_write
 
 
@@ -29,11 +31,8 @@ class TrainingLog:
         if board_folder and is_main():
             from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
-            try:
+            with _writing(board_folder):
                 self.board = SummaryWriter(board_folder)
-            except (OSError, UnicodeError) as error:
-                problem = getattr(error, "strerror", None) or reason(error)
-                raise UserError(f"cannot write to {board_folder}: {problem}; choose another --board_folder") from None
             rows = "".join(f"| {name} | {value} |\n" for name, value in settings.items())
             self.board.add_text("settings", as_unicode(f"| flag | value |\n|---|---|\n{rows}"))
 
@@ -46,20 +45,36 @@ class TrainingLog:
     def picture(self, name: str, picture: np.ndarray, step: int) -> None:
         """Show uint8 (H, W, 3) on TensorBoard's image page."""
         if self.board:
-            self.board.add_image(name, picture, step, dataformats="HWC")
+            with _writing(self.board.log_dir):
+                self.board.add_image(name, picture, step, dataformats="HWC")
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         if self.board:
-            for name, value in values.items():
-                self.board.add_scalar(name, value, step)
+            with _writing(self.board.log_dir):
+                for name, value in values.items():
+                    self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
         if self.board:
-            self.board.close()
+            with _writing(self.board.log_dir):
+                self.board.close()
+
+
+@contextmanager
+def _writing(board_folder: str) -> Iterator[None]:
+    """TensorBoard's own thread writes, and the next call learns that it could not."""
+    try:
+        yield
+    except (OSError, UnicodeError) as error:
+        problem = getattr(error, "strerror", None) or reason(error)
+        words = f"cannot write to {board_folder}: {problem}; choose another --board_folder, or make room"
+        raise WriteError(words) from None
 
 
 def metrics_table(rows: dict[str, dict[str, float]]) -> str:
     """Metrics in percent as text: a line per row, a column per metric."""
+    if not rows:
+        return "no metrics: nothing was evaluated"
     columns = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
     width = max(map(len, [*rows, "metrics, %"]))
     lines = [f"{'metrics, %':<{width}}" + "".join(f"{column:>10}" for column in columns)]

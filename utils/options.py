@@ -128,8 +128,10 @@ def add_data_and_network_options(parser: argparse.ArgumentParser, datasets: tupl
     group = add_data_set_options(parser, datasets)
     add, words = group.add_argument, "splits to evaluate, such as val,testA; or none"
     add("--test_split", type=comma_list, default=[test_split], metavar="NAMES", help=words)
-    add("--size", type=input_size, default=320, help="photos are resized to SIZE x SIZE pixels")
-    add("--max_query_len", type=query_length, default=20, help="tokens kept of a sentence, 3 to 77")
+    words = "photos are resized to SIZE x SIZE pixels; an evaluation's default: as trained"
+    add("--size", type=input_size, default=320, help=words)
+    words = "tokens kept of a sentence, 3 to 77; an evaluation's default: as trained"
+    add("--max_query_len", type=query_length, default=20, help=words)
     add_workers_option(group)
     add("--bert_tokenizer", choices=["clip"], default="clip", help="accepted; CLIP's is the only one")
     add = parser.add_argument_group("network").add_argument
