@@ -21,7 +21,10 @@ from model.refine import Cutter, refine
 from utils.distributed import all_gather, is_main, shard
 from utils.errors import UserError
 from utils.maps import Responses, at_photo_size
+from utils.memory import return_freed_memory
 from utils.metrics import Outcome, evaluate_response
+
+LARGE = 2_000_000  # pixels; pieces of memory that fit the maps of smaller photos are of no use to those of larger ones
 
 
 @torch.inference_mode()
@@ -38,6 +41,8 @@ def responses(
     there is none.
     """
     for batch in tqdm(loader, desc=title, unit="batch", disable=None if title and is_main() else True, leave=False):
+        if max(math.prod(target.size) for target in batch.targets) > LARGE:
+            return_freed_memory()
         batch = batch.to(device)
         answers = network.respond(batch.images, batch.tokens, batch.photo)
         if combine is not None:

@@ -57,8 +57,7 @@ def test_what_cannot_be_written_ends_the_run(world, disk, script, prepare):
     assert not list(disk.rglob("*.tmp"))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_tensorboard_on_a_full_disk_ends_the_run(disk, tmp_path):
+def test_tensorboard_on_a_full_disk_ends_the_run(disk, tmp_path, capsys):
     fill(disk)
     training_log = TrainingLog(tmp_path, str(disk / "board"), {})
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)  # 12 KB of PNG
@@ -66,6 +65,7 @@ def test_tensorboard_on_a_full_disk_ends_the_run(disk, tmp_path):
         for step in range(1000):  # written by a thread of TensorBoard's
             training_log.picture("noise", noise, step)
         training_log.close()
+    assert capsys.readouterr().err == ""
 
 
 def test_a_name_that_is_too_long_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """What a run reports: lines of text, a JSON line per epoch, TensorBoard scalars and pictures by name."""
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ class TrainingLog:
         if board_folder and is_main():
             from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
+            threading.excepthook = _of_thread
             with _writing(board_folder):
                 self.board = SummaryWriter(board_folder)
             rows = "".join(f"| {name} | {value} |\n" for name, value in settings.items())
@@ -60,9 +62,15 @@ class TrainingLog:
                 self.board.close()
 
 
+def _of_thread(failure: threading.ExceptHookArgs) -> None:
+    """Prints what ends a thread, but not that TensorBoard's could not write: see `_writing`."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
+
+
 @contextmanager
 def _writing(board_folder: str) -> Iterator[None]:
-    """TensorBoard's own thread writes, and the next call learns that it could not."""
+    """TensorBoard writes in a thread, and the next call raises what ended it."""
     try:
         yield
     except (OSError, UnicodeError) as error:
