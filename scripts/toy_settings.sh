@@ -21,7 +21,7 @@ TOY_STAGE1="--batch_size 19 --epoch 3 --lr 5e-4 --w1 0.2 --w5 0.4 --amp bf16"
 # and its thresholds are the published ones. --part peak, because a sentence names one object.
 TOY_IRNET="--backbone resnet-toy --irn_crop_size 192 --irn_batch_size 8 --irn_num_epoches 1 --part peak --num_workers 2"
 # Small batches and a high rate as for stage 1: weights that start at up to 0.35, in heads of 8 channels without a bias, have far
-# to go (at 5e-4 the loss of four epochs ended at 1.3, at 1.5e-3 at 0.4). A head whose PReLU has a slope below 0 can die, and AdamW would move the
-# slopes, which start at 0.25, as far as the weights, mostly downwards; so they are slow: they end at 0.2. At 192 x 192 pixels an
-# epoch takes half the time that it takes at 320 x 320, and the photos have 320 x 240.
+# to go (at 5e-4 the loss of four epochs ended at 1.3, at 1.5e-3 at 0.4). A head whose PReLU has a slope below 0 can die, and
+# AdamW would move the slopes, which start at 0.25, as far as the weights, mostly downwards; so they are slow: they end at 0.2.
+# At 192 x 192 pixels an epoch takes half the time that it takes at 320 x 320, and the photos have 320 x 240.
 TOY_STAGE2="--size 192 --batch_size 4 --epoch 8 --lr 1.5e-3 --decay_each_step --slow_slopes --amp bf16"
