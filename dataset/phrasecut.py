@@ -33,7 +33,7 @@ def read_phrasecut(root: Path, split: str) -> Split:
 def _pack(entry: dict[str, Any]) -> dict[str, Any]:
     """Polygons become arrays during parsing: as lists, those of train take gigabytes."""
     if "Polygons" in entry:
-        with suppress(TypeError, ValueError):  # `_reference` says which phrase is damaged
+        with suppress(TypeError, ValueError, OverflowError):  # `_reference` says which phrase is damaged
             instances = entry["Polygons"]
             entry["Polygons"] = [[np.array(polygon, dtype=np.float64) for polygon in parts] for parts in instances]
     return entry
@@ -45,7 +45,7 @@ def _reference(index: int, task: dict[str, Any], sizes: dict[int, tuple[int, int
         boxes = [(float(x), float(y), float(x + w), float(y + h)) for x, y, w, h in task["instance_boxes"]]
         left, top, right, bottom = zip(*boxes, strict=True)
         polygons = [np.asarray(polygon, dtype=np.float64) for instance in task["Polygons"] for polygon in instance]
-        if any(polygon.shape[1:] != (2,) for polygon in polygons):
+        if any(polygon.size and polygon.shape[1:] != (2,) for polygon in polygons):
             raise ValueError("a polygon is not a list of points")
         return Reference(
             index=index,

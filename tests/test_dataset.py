@@ -154,7 +154,7 @@ def test_an_annotation_without_a_part_is_damaged_not_absent(segmentation, tmp_pa
 def test_phrasecut_unites_the_polygons_of_all_instances(tmp_path):
     structure = {"name": "cup", "attributes": ["red"], "relation_descriptions": [["on", "table"]]}
     corners = [[0, 0], [2, 0], [2, 2], [0, 2]]
-    instances = [[corners, [[4, 0], [5, 0], [5, 1], [4, 1]]], [[[6, 4], [8, 4], [8, 6], [6, 6]]]]
+    instances = [[corners, [], [[4, 0], [5, 0], [5, 1], [4, 1]]], [[[6, 4], [8, 4], [8, 6], [6, 6]]]]
     task = {"task_id": "3__0", "image_id": 3, "phrase": "red cup on table", "phrase_structure": structure}
     task |= {"instance_boxes": [[0, 0, 5, 2], [6, 4, 2, 2.5]], "Polygons": instances}
     folder = tmp_path / "phrasecut"
@@ -168,7 +168,9 @@ def test_phrasecut_unites_the_polygons_of_all_instances(tmp_path):
     assert (split.photo_path(reference), reference.name) == (folder / "images" / "3.jpg", "0_3")
     assert (reference.ref_id, reference.sentences, reference.box) == ("3__0", ("red cup on table",), (0, 0, 8, 6.5))
     assert (reference.category, reference.attributes, area(reference)) == ("cup", ("red",), 4 + 1 + 4)
-    for damage in ({"image_id": 4}, {"Polygons": [[[[0, 0, 0]]]]}, {"instance_boxes": []}, {"phrase": ""}):
+    polygons = ([[0, 0, 0]], [[10**400, 0]], [0, [0, 0]], 5)
+    damages = [{"image_id": 4}, {"instance_boxes": []}, {"phrase": ""}, *({"Polygons": [[p]]} for p in polygons)]
+    for damage in damages:
         (folder / "refer_miniv.json").write_text(json.dumps([task, task | damage]))
         with pytest.raises(UserError, match=r"refer_miniv.json: phrase 2\b"):
             load_splits("phrasecut", tmp_path, "-", ["miniv"])
