@@ -45,7 +45,7 @@ def _reference(index: int, task: dict[str, Any], sizes: dict[int, tuple[int, int
         boxes = [(float(x), float(y), float(x + w), float(y + h)) for x, y, w, h in task["instance_boxes"]]
         left, top, right, bottom = zip(*boxes, strict=True)
         polygons = [np.asarray(polygon, dtype=np.float64) for instance in task["Polygons"] for polygon in instance]
-        if any(polygon.size and polygon.shape[1:] != (2,) for polygon in polygons):
+        if any(polygon.size and polygon.shape[1:] != (2,) for polygon in polygons):  # one without points is left out
             raise ValueError("a polygon is not a list of points")
         return Reference(
             index=index,

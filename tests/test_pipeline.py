@@ -357,6 +357,9 @@ def test_tables(tmp_path, monkeypatch, capsys):
     assert "| stage2 | 55.0 (50.0 to 60.0) | - | - | - |" in printed
     _, printed, _ = run(*table, monkeypatch=monkeypatch, capsys=capsys, folder=tmp_path)
     assert [line.split() for line in printed.splitlines()[1:]] == [["a:", "stage2", "50.00"], ["b:", "stage2", "60.00"]]
+    write_json(tmp_path / "c" / "results.json", {"irnet": {"seconds": 1.0, "peak_mb": 2}})
+    _, printed, _ = run(table[0], "c", monkeypatch=monkeypatch, capsys=capsys, folder=tmp_path)
+    assert printed == "no metrics: nothing was evaluated\n"
 
 
 def test_rows_for_the_table_of_results(tmp_path, monkeypatch, capsys):

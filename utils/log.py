@@ -64,7 +64,8 @@ class TrainingLog:
 
 def _of_thread(failure: threading.ExceptHookArgs) -> None:
     """Prints what ends a thread, but not that TensorBoard's could not write: see `_writing`."""
-    if not isinstance(failure.exc_value, OSError):
+    of_tensorboard = type(failure.thread).__module__.startswith("tensorboard.")
+    if not (of_tensorboard and isinstance(failure.exc_value, OSError)):
         threading.__excepthook__(failure)
 
 
