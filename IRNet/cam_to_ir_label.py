@@ -1,5 +1,6 @@
 """Pass 1: from response maps to the labels that IRNet learns from: sure foreground, sure background, unknown."""
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from dataset.photos import at_size
 from IRNet.crf import DenseCRF
 from IRNet.data import Run, map_fingerprint
 from utils.resume import start_pass
+
+AT_A_TIME = 4 * 480 * 640  # pixels of all maps: those of several refs share the lattice's indices, but take memory
 
 
 def cam_to_ir_label(
@@ -37,16 +40,19 @@ def make_labels(
 ) -> Outcomes:
     """Write the IR labels of a photo's refs, see `make_files`."""
     crf = DenseCRF(torch.from_numpy(photo).to(device))
-    for name, response in responses.items():
-        label = ir_label(crf, torch.from_numpy(response).to(device), foreground, background).cpu().numpy()
-        write_label(label_dir, name, at_size(label, size))
-        yield name, bool((label == FOREGROUND).any())
+    names, count = list(responses), max(1, AT_A_TIME // math.prod(photo.shape[:2]))
+    for start in range(0, len(names), count):
+        some = names[start : start + count]
+        maps = torch.from_numpy(np.stack([responses[name] for name in some])).to(device)
+        for name, label in zip(some, ir_labels(crf, maps, foreground, background).cpu().numpy(), strict=True):
+            write_label(label_dir, name, at_size(label, size))
+            yield name, bool((label == FOREGROUND).any())
 
 
-def ir_label(crf: DenseCRF, response: torch.Tensor, foreground: float, background: float) -> torch.Tensor:
-    """uint8 (H, W) of `BACKGROUND`, `FOREGROUND` and `UNKNOWN`. response: float32 (H, W)."""
-    labels = torch.stack([response > foreground, response > background], dim=-1)
-    sure, possible = (crf(labels) > 0.5).unbind(-1)
+def ir_labels(crf: DenseCRF, responses: torch.Tensor, foreground: float, background: float) -> torch.Tensor:
+    """uint8 (R, H, W) of `BACKGROUND`, `FOREGROUND` and `UNKNOWN`. responses: float32 (R, H, W)."""
+    labels = torch.stack([responses > foreground, responses > background])  # (2, R, H, W)
+    sure, possible = (crf(labels.flatten(0, 1).movedim(0, -1)) > 0.5).movedim(-1, 0).unflatten(0, (2, -1))
     # Kept quirk: the two refinements know nothing of each other; where they disagree, foreground wins.
     label = torch.full_like(sure, UNKNOWN, dtype=torch.uint8)
     label[~sure & ~possible] = BACKGROUND

@@ -1,5 +1,6 @@
 """What the three passes read: the photos of a list of refs, and the crops that pass 2 trains on."""
 
+from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -50,10 +51,10 @@ def map_fingerprint(photos: list[PhotoRefs], map_dir: Path) -> str:
 class Crops(Dataset):
     """What IRNet is trained on: augmented crops that depend on nothing but seed, epoch and name.
 
-    items: name and photo of every ref. epoch: None for the photos' top left corners, with unknown labels.
+    items: name and photo of every ref.
     """
 
-    def __init__(self, items: list[tuple[str, Path]], label_dir: Path, size: int, seed: int, epoch: int | None):
+    def __init__(self, items: list[tuple[str, Path]], label_dir: Path, size: int, seed: int, epoch: int):
         self.items, self.label_dir, self.size, self.seed, self.epoch = items, label_dir, size, seed, epoch
 
     def __len__(self) -> int:
@@ -63,14 +64,28 @@ class Crops(Dataset):
         """A photo, float32 (3, S, S), and its label at stride 4, uint8 (S / 4, S / 4); UserError if they do not fit."""
         name, path = self.items[index]
         photo, label = read_labelled(path, self.label_dir, name)
-        if self.epoch is None:
-            crop = place(normalise(photo), self.size, 0, 0, 0)
-            label = np.full((self.size, self.size), UNKNOWN, dtype=np.uint8)
-        else:
-            crop, label = augment(photo, label, self.size, Random(f"{self.seed}/{self.epoch}/{name}"))
+        crop, label = augment(photo, label, self.size, Random(f"{self.seed}/{self.epoch}/{name}"))
         # Kept quirk: this takes the pixel at (4 i + 2, 4 j + 2), while the network's features sit near 4 i.
         reduced = np.ascontiguousarray(label[2::STRIDE, 2::STRIDE])
         return torch.from_numpy(crop).permute(2, 0, 1), torch.from_numpy(reduced)
+
+
+class Corners(Dataset):
+    """What the mean displacement is measured on: the top left corner of each photo, and how many refs it has."""
+
+    def __init__(self, items: list[tuple[str, Path]], label_dir: Path, size: int):
+        self.label_dir, self.size = label_dir, size
+        self.refs = Counter(path for _, path in items)
+        self.items = list({path: name for name, path in items}.items())
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        """float32 (3, S, S), and the number."""
+        path, name = self.items[index]
+        photo, _ = read_labelled(path, self.label_dir, name)
+        return torch.from_numpy(place(normalise(photo), self.size, 0, 0, 0)).permute(2, 0, 1), self.refs[path]
 
 
 def read_labelled(path: Path, label_dir: Path, name: str) -> tuple[np.ndarray, np.ndarray]:

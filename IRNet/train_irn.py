@@ -5,6 +5,7 @@ Several processes share every batch and divide by the pairs of all of them, so t
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Optimizer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from dataset.artifacts import png_path
 from dataset.passes import Outcomes, PhotoRefs, map_photos
-from IRNet.data import Crops, Run, read_labelled
+from IRNet.data import Corners, Crops, Run, read_labelled
 from IRNet.losses import RADIUS, affinity_displacement_losses
 from IRNet.network import STRIDE, EdgeDisplacement, build_network
 from utils.checkpoint import fill, load_checkpoint, save_checkpoint
@@ -108,19 +109,18 @@ def train(items: list[tuple[str, Path]], label_dir: Path, part: Path, schedule: 
         done = content["epoch"]
         log(f"train_irn: resuming after epoch {done}")
     model = DistributedDataParallel(network) if world_size() > 1 else network
-    # The other half is for the loader: threads that outnumber the free cores mostly wait for each other.
-    torch.set_num_threads(max(1, usable_cores() // 2))
+    whole = len(items) // schedule.batch_size * schedule.batch_size  # refs; as published, no batch is smaller
     for epoch in range(done, schedule.epochs):
         order = list(range(len(items)))
         Random(f"{schedule.seed}/{epoch}").shuffle(order)
         crops = Crops(items, label_dir, schedule.crop_size, schedule.seed, epoch)
-        loader = batch_loader(crops, order, schedule.batch_size, run.workers)
+        loader = batch_loader(crops, order[:whole], schedule.batch_size, run.workers)
         train_one_epoch(model, optimizer, loader, epoch, schedule.epochs, run.device)
         if is_main():
             content = {"backbone": schedule.backbone, "network": network.state_dict()}
             save_checkpoint(part, content | {"optimizer": optimizer.state_dict(), "epoch": epoch + 1})
-    plain = Crops(items, label_dir, schedule.crop_size, schedule.seed, epoch=None)
-    loader = batch_loader(plain, list(range(len(items))), schedule.batch_size, run.workers)
+    corners = Corners(items[:whole], label_dir, schedule.crop_size)
+    loader = batch_loader(corners, range(len(corners)), schedule.batch_size, run.workers)
     network.mean_displacement.copy_(mean_displacement(network.eval(), loader, run.device))
     return network
 
@@ -133,11 +133,10 @@ def build_optimizer(network: EdgeDisplacement, learning_rate: float, weight_deca
     return SGD(groups, momentum=1e-4, weight_decay=weight_decay)
 
 
-def batch_loader(crops: Crops, order: list[int], batch_size: int, workers: int) -> DataLoader:
-    """This process's part of every batch of `order`; the last one is left out if it is not full."""
-    starts = range(0, len(order) - batch_size + 1, batch_size)
-    batches = [shard(order[start : start + batch_size]) for start in starts]
-    return DataLoader(crops, batch_sampler=batches, num_workers=min(workers, usable_cores()))
+def batch_loader(samples: Dataset, order: Sequence[int], batch_size: int, workers: int) -> DataLoader:
+    """This process's part of every batch of `order`."""
+    batches = [shard(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
+    return DataLoader(samples, batch_sampler=list(filter(None, batches)), num_workers=min(workers, usable_cores()))
 
 
 def train_one_epoch(
@@ -173,12 +172,13 @@ def train_step(
 
 
 @torch.no_grad()
-def mean_displacement(network: nn.Module, loader: DataLoader, device: torch.device) -> Tensor:
-    """The mean over all pixels and over the photos of all processes; float32 (2,), y and x."""
+def mean_displacement(network: EdgeDisplacement, loader: DataLoader, device: torch.device) -> Tensor:
+    """The mean over all pixels and refs of the `Corners` of all processes; float32 (2,), y and x."""
     # Summed, not collected: small tensors that stay between large ones that come and go cost gigabytes of memory.
     total, count = torch.zeros(2, dtype=torch.float64), 0
-    for photos, _ in tqdm(loader, "train_irn, mean displacement", disable=None if is_main() else True):
-        total += network(photos.to(device)).displacement.mean(dim=(2, 3)).sum(dim=0, dtype=torch.float64).cpu()
-        count += len(photos)
+    for photos, refs in tqdm(loader, "train_irn, mean displacement", disable=None if is_main() else True):
+        means = network.displacement_branch(network.backbone(photos.to(device))).mean(dim=(2, 3))
+        total += refs.double() @ means.double().cpu()
+        count += int(refs.sum())
     totals, counts = zip(*all_gather((total, count)), strict=True)
     return (sum(totals) / sum(counts)).float()

@@ -6,7 +6,7 @@ A pass that makes files from photos and response maps is a `make` function and a
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -82,9 +82,12 @@ def map_photos(
 
 def _results(job: Callable[[PhotoRefs], dict], photos: list[PhotoRefs], device: torch.device, workers: int) -> Iterator:
     if device.type == "cpu":
+        threads, workers = torch.get_num_threads(), min(workers, usable_cores(), len(photos))
         torch.set_num_threads(1)  # as in every worker: a convolution's last bits depend on the number of threads
-        workers = min(workers, usable_cores(), len(photos))
-        yield from DataLoader(photos, batch_size=None, collate_fn=job, num_workers=workers)
+        try:
+            yield from DataLoader(photos, batch_size=None, collate_fn=job, num_workers=workers)
+        finally:
+            torch.set_num_threads(threads)
     else:
         with ThreadPool(max(1, workers)) as threads:
             yield from threads.imap(job, photos)
@@ -93,7 +96,6 @@ def _results(job: Callable[[PhotoRefs], dict], photos: list[PhotoRefs], device: 
 def _outcomes(work: Work, photo: PhotoRefs) -> dict[str, Outcome]:
     """What `work` yields about the refs of one photo, each refused that it does not get to."""
     path, names = photo
-    return_freed_memory()  # photos have many sizes
     outcomes: dict[str, Outcome] = {}
     try:
         outcomes.update(work(path, names))
@@ -124,12 +126,19 @@ def _with_maps(make: Make, map_dir: Path, path: Path, names: list[str]) -> Outco
         except UserError as error:
             yield name, error
     for size, responses in by_size.items():
+        _make_room(size)
         try:
             pixels = fitted(photo, size)
         except UserError as error:
             yield from dict.fromkeys(responses, error).items()
         else:
             yield from make(pixels, responses, size)
+
+
+@lru_cache(maxsize=1)  # nothing to do where the last photo's maps had this size, too
+def _make_room(size: tuple[int, int]) -> None:
+    """Give back memory in pieces that fit the last photo's tensors: they are of no use to those of another size."""
+    return_freed_memory()
 
 
 def fitted(photo: Image.Image, size: tuple[int, int]) -> np.ndarray:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from IRNet.cam_to_ir_label import ir_label
+from dataset.artifacts import FOREGROUND, read_label
+from IRNet import cam_to_ir_label
+from IRNet.cam_to_ir_label import ir_labels, make_labels
 from IRNet.crf import DenseCRF
 from IRNet.lattice import Lattice
 from tests.golden import figures
@@ -33,7 +35,7 @@ def test_photo_labels_and_marginals_are_the_published_ones(name):
             error = np.abs(q[::5, ::5, column] - expected[f"{key}.q1_t{count}_sub5"])
             # Single pixels between two labels move furthest: by 6e-4 on one processor.
             assert error.mean() < 1e-5 and error.max() < 1e-2
-    assert (ir_label(crf, response, 0.3, 0.1).numpy() == expected["ir_label"]).mean() >= 0.999
+    assert (ir_labels(crf, response[None], 0.3, 0.1)[0].numpy() == expected["ir_label"]).mean() >= 0.999
 
 
 def test_small_photo_to_the_third_decimal_whichever_labels_it_has():
@@ -46,6 +48,19 @@ def test_small_photo_to_the_third_decimal_whichever_labels_it_has():
             np.testing.assert_allclose(q, expected[f"{key}.q1{suffix}"], atol=5e-4)
         alone = crf(labels[..., column, None])[..., 0]
         np.testing.assert_allclose(alone, expected[f"{key}.q1"], atol=5e-4)
+
+
+def test_each_ref_of_a_photo_has_the_label_it_has_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(cam_to_ir_label, "AT_A_TIME", 4 * 12 * 16)  # four refs
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    responses = {f"0_{ref}": ref * rng.random((12, 16), dtype=np.float32) for ref in range(6)}
+    outcomes = dict(make_labels(image, responses, (12, 16), tmp_path, 0.3, 0.1, torch.device("cpu")))
+    crf = DenseCRF(torch.from_numpy(image))
+    for name, response in responses.items():
+        alone = ir_labels(crf, torch.from_numpy(response)[None], 0.3, 0.1)[0].numpy()
+        assert np.array_equal(read_label(tmp_path, name), alone) and outcomes[name] == (alone == FOREGROUND).any()
+    assert set(outcomes.values()) == {True, False}
 
 
 def test_lattice_approximates_the_gaussian_sum():

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dataset.artifacts import write_label
 from IRNet.affinity import search_offsets
-from IRNet.data import Crops, augment, normalise, place, random_offset, rescale
+from IRNet.data import Corners, Crops, augment, normalise, place, random_offset, rescale
 from IRNet.losses import sort_pairs
 from tests.golden import figures
 from tests.irnet_helpers import published_order
@@ -63,7 +63,6 @@ def test_pairs_of_a_label_map(expected):
 
 @pytest.mark.parametrize("size", [32, 64])
 def test_crops_depend_on_nothing_but_seed_epoch_and_name(tmp_path, size):
-    """Without an epoch they are cut at the top left, and their labels are unknown."""
     photo = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     label = np.random.default_rng(1).integers(0, 2, (40, 50), dtype=np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.png")
@@ -76,7 +75,7 @@ def test_crops_depend_on_nothing_but_seed_epoch_and_name(tmp_path, size):
         assert (crop.numpy() == expected.transpose(2, 0, 1)).all() and reduced.dtype == torch.uint8
         assert reduced.tolist() == [[whole_label[i, j] for j in range(2, size, 4)] for i in range(2, size, 4)]
     assert not torch.equal(Crops(refs, tmp_path, size, seed=5, epoch=2)[-1][0], crop)
-    plain, unknown = Crops(refs, tmp_path, size, seed=0, epoch=None)[0]
+    (corner, count), *others = Corners(refs, tmp_path, size)
     expected = np.zeros((3, size, size), np.float32)
     expected[:, :40, :50] = normalise(photo)[:size, :size].transpose(2, 0, 1)
-    assert (plain.numpy() == expected).all() and (unknown == 255).all()
+    assert (corner.numpy() == expected).all() and count == 2 and not others

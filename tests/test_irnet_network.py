@@ -1,5 +1,7 @@
 """The network, its pairs, losses and updates, against figures of the published code and worked out by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,9 @@ from PIL import Image
 
 from dataset.artifacts import write_label
 from IRNet.affinity import pair_affinity, path_to, search_offsets, shifted
-from IRNet.data import Crops, normalise
+from IRNet.data import Corners, normalise
 from IRNet.losses import RADIUS, affinity_displacement_losses, pair_losses, sort_pairs
-from IRNet.network import STRIDE, EdgeOutput, build_network
+from IRNet.network import STRIDE, build_network
 from IRNet.train_irn import SMALLEST_CROP, batch_loader, build_optimizer, mean_displacement, train_step
 from tests.golden import figures
 from tests.irnet_helpers import golden_network, photo, published_name, published_order
@@ -142,16 +144,19 @@ def check_norms(tensors, expected, prefix):
 
 
 def test_mean_displacement_by_hand(tmp_path):
-    """Every pixel moves by its red and green. The lower half of the third photo's crop is padding: it counts as 0."""
+    """Every pixel moves by its red and green. The lower half of the third photo's crop is padding: it counts as 0.
+
+    The second photo has two refs.
+    """
     colours = np.array([(10, 200, 0), (250, 30, 0), (90, 180, 0)], dtype=np.uint8)
-    items = [(str(number), tmp_path / f"{number}.png") for number in range(3)]
-    for (_, path), colour, height in zip(items, colours, (8, 8, 4), strict=True):
-        Image.fromarray(np.tile(colour, (height, 8, 1))).save(path)
-        write_label(tmp_path / "labels", path.stem, np.zeros((height, 8)))
-    plain = Crops(items, tmp_path / "labels", 8, seed=0, epoch=None)
-    loader = batch_loader(plain, [0, 1, 2], 1, 0)
-    found = mean_displacement(lambda photos: EdgeOutput(photos[:, :1], photos[:, :2]), loader, torch.device("cpu"))
-    expected = (normalise(colours[None])[0, :, :2] * [[1], [1], [0.5]]).mean(axis=0)
+    items = [(f"{ref}_{number}", tmp_path / f"{number}.png") for ref, number in enumerate((0, 1, 1, 2))]
+    for (name, path), height in zip(items, (8, 8, 8, 4), strict=True):
+        Image.fromarray(np.tile(colours[int(path.stem)], (height, 8, 1))).save(path)
+        write_label(tmp_path / "labels", name, np.zeros((height, 8)))
+    loader = batch_loader(Corners(items, tmp_path / "labels", 8), range(3), 2, 0)
+    network = SimpleNamespace(backbone=lambda photos: photos, displacement_branch=lambda photos: photos[:, :2])
+    found = mean_displacement(network, loader, torch.device("cpu"))
+    expected = (normalise(colours[None])[0, :, :2] * [[1], [2], [0.5]]).sum(axis=0) / 4
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
