@@ -21,7 +21,7 @@ from dataset.photos import at_size, read_photo, same_aspect
 from utils.distributed import all_gather, is_main, shard, usable_cores
 from utils.errors import UserError, WriteError, one_line
 from utils.log import log
-from utils.memory import return_freed_memory
+from utils.memory import lacks_memory, return_freed_memory
 
 PhotoRefs = tuple[Path, list[str]]  # a photo and the names of the refs in it
 Outcome = bool | str | UserError  # what became of a ref; False: nothing was found
@@ -102,16 +102,11 @@ def _outcomes(work: Work, photo: PhotoRefs) -> dict[str, Outcome]:
     except UserError as error:
         outcomes |= {name: error for name in names if name not in outcomes}
     except (MemoryError, RuntimeError) as error:
-        if not _lacks_memory(error):
+        if not lacks_memory(error):
             raise
         refusal = UserError(f"{path} takes more memory than there is; give fewer --num_workers, or make it smaller")
         outcomes |= {name: refusal for name in names if name not in outcomes}
     return outcomes
-
-
-def _lacks_memory(error: Exception) -> bool:
-    # PyTorch has an error of its own only for GPUs.
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def _with_maps(make: Make, map_dir: Path, path: Path, names: list[str]) -> Outcomes:

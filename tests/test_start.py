@@ -118,6 +118,37 @@ run_script(lambda: list(DataLoader(Killed([1]), num_workers=1)))"""
     assert "the system ended a process that reads photos" in errors
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("torch.empty(1 << 60)", r"there is too little memory \(4611686018427387904 bytes more were asked for\); use "),
+        ("np.empty(1 << 55)", r"there is too little memory \(256\. PiB more were asked for\); use "),
+        ("list(DataLoader(Vast([1]), num_workers=1))", "there is too little memory .*; use smaller batches or photos"),
+        ("load_in_little_memory()", ".*/large.pth takes more memory than there is, or is damaged; train it$"),
+    ],
+)
+def test_memory_that_is_full_is_named(start, tmp_path, lines, message):
+    process = start(
+        f"""
+import resource
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from utils.checkpoint import load_checkpoint, save_checkpoint
+class Vast(list):
+    def __getitem__(self, index): return torch.empty(1 << 60)
+def load_in_little_memory():
+    torch.set_num_threads(1)
+    save_checkpoint("{tmp_path}/large.pth", {{"x": torch.zeros(1 << 28, dtype=torch.uint8)}})
+    size = os.sysconf("SC_PAGE_SIZE") * int(open("/proc/self/statm").read().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 26), -1))
+    load_checkpoint("{tmp_path}/large.pth", "train it")
+run_script(lambda: {lines} and None)"""
+    )
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 2 and re.fullmatch(f"script.py: {message}.*\n", errors), errors
+
+
 def test_text_that_is_not_unicode_is_read_printed_and_reported(trained, tmp_path):
     assert checked_sentence("half \ud83d, whole \U0001f600", "here") == "half \ufffd, whole \U0001f600"
     root = tmp_path / os.fsdecode(b"caf\xe9")

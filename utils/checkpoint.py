@@ -22,6 +22,7 @@ from utils.distributed import is_main
 from utils.engine import Training
 from utils.errors import ResumeError, UserError, reason, shown
 from utils.files import atomic_write
+from utils.memory import lacks_memory
 
 LAST = "ckpt_last.pth"
 BEST = {"ckpt.pth": "mIoU", "ckpt_hit.pth": "Hit"}
@@ -87,7 +88,12 @@ def load_checkpoint(path: str | Path, hint: str) -> dict[str, Any]:
         if imported:
             problem = f"the checkpoint {path} tries to import {imported[1]}"
             raise UserError(f"{problem}; use a trusted file, saved from a state_dict()") from None
-        raise UserError(f"the checkpoint {path} is damaged, or holds more than tensors; {hint}") from None
+        fault = (
+            "takes more memory than there is, or is damaged"
+            if lacks_memory(error)
+            else "is damaged, or holds more than tensors"
+        )
+        raise UserError(f"the checkpoint {path} {fault}; {hint}") from None
     if not isinstance(content, dict):
         raise UserError(f"the checkpoint {path} does not hold a dictionary; {hint}")
     return content

@@ -22,3 +22,10 @@ def return_freed_memory() -> None:
     """Give back now what is free: where the next tensors have other sizes, they would not fit into its pieces."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error, or that of a loader's worker, says that memory is full: the machine's or a GPU's."""
+    # Of PyTorch's errors only the GPU's has a class of its own, whose import would take seconds.
+    full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return full or "can't allocate memory" in str(error)

@@ -93,7 +93,7 @@ def _draw_text(lines: str, tile: int) -> np.ndarray:
 def save_png(path: str | Path, picture: np.ndarray) -> None:
     """Write uint8 (H, W, 3) or (H, W) as a PNG, atomically."""
     with atomic_write(path) as file:
-        file.write(imageio.imwrite("<bytes>", picture, extension=".png", optimize=True))
+        file.write(imageio.imwrite("<bytes>", picture, extension=".png"))
 
 
 def jpeg(picture: np.ndarray) -> bytes:

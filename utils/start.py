@@ -5,6 +5,7 @@ From here on Ctrl-C ends a script quietly with status 130: at once until its `ma
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from utils.errors import UserError, WriteError, one_line
+from utils.memory import lacks_memory
 
 INTERRUPTED, NOBODY_READS = 130, 141  # as a shell reports SIGINT and SIGPIPE
 MAIN = os.getpid()
@@ -118,10 +120,14 @@ def _was_interrupted(error: BaseException | None) -> bool:
 
 
 def _refused_by_the_system(error: Exception) -> str:
-    """A sentence about a loader that got no memory; nothing for all other errors."""
+    """A sentence about memory that is full, a loader's or everybody's; nothing for all other errors."""
     words, no_semaphore = str(error), isinstance(error, OSError) and error.errno == errno.ENOSPC
     if no_semaphore or ("DataLoader worker" in words and "shared memory" in words):
         return "shared memory (/dev/shm) is full; use --num_workers 0, or docker run --shm-size=2g"
     if "DataLoader worker (pid" in words:
         return "the system ended a process that reads photos, probably for want of memory; use fewer --num_workers"
+    if lacks_memory(error):
+        lacking = re.search(r"allocate ([\d.]+ \w+)", words)
+        more = f" ({lacking[1]} more were asked for)" if lacking else ""
+        return f"there is too little memory{more}; use smaller batches or photos, or end other programs"
     return ""
