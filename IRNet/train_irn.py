@@ -134,7 +134,7 @@ def build_optimizer(network: EdgeDisplacement, learning_rate: float, weight_deca
 
 
 def batch_loader(samples: Dataset, order: Sequence[int], batch_size: int, workers: int) -> DataLoader:
-    """This process's part of every batch of `order`."""
+    """This process's part of every batch of `order`; of a last one that is short it may have none."""
     batches = [shard(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
     return DataLoader(samples, batch_sampler=list(filter(None, batches)), num_workers=min(workers, usable_cores()))
 

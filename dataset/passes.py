@@ -3,10 +3,11 @@
 A pass that makes files from photos and response maps is a `make` function and a call of `make_files`.
 """
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from functools import lru_cache, partial
+from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -28,6 +29,7 @@ Outcome = bool | str | UserError  # what became of a ref; False: nothing was fou
 Outcomes = Iterable[tuple[str, Outcome]]  # with a ref's name
 Work = Callable[[Path, list[str]], Outcomes]
 Make = Callable[[np.ndarray, dict[str, np.ndarray], tuple[int, int]], Outcomes]
+LARGE = 200_000  # pixels; for smaller photos giving memory back takes a fifth of the time, and they need little
 LONGEST = 1000  # pixels: photos with a longer side are worked on at this size, whatever memory they would take
 
 
@@ -82,12 +84,12 @@ def map_photos(
 
 def _results(job: Callable[[PhotoRefs], dict], photos: list[PhotoRefs], device: torch.device, workers: int) -> Iterator:
     if device.type == "cpu":
-        threads, workers = torch.get_num_threads(), min(workers, usable_cores(), len(photos))
+        before, workers = torch.get_num_threads(), min(workers, usable_cores(), len(photos))
         torch.set_num_threads(1)  # as in every worker: a convolution's last bits depend on the number of threads
         try:
             yield from DataLoader(photos, batch_size=None, collate_fn=job, num_workers=workers)
         finally:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(before)
     else:
         with ThreadPool(max(1, workers)) as threads:
             yield from threads.imap(job, photos)
@@ -121,19 +123,14 @@ def _with_maps(make: Make, map_dir: Path, path: Path, names: list[str]) -> Outco
         except UserError as error:
             yield name, error
     for size, responses in by_size.items():
-        _make_room(size)
+        if math.prod(working_size(size)) > LARGE:
+            return_freed_memory()  # its pieces fit tensors of the last photo, which had another size
         try:
             pixels = fitted(photo, size)
         except UserError as error:
             yield from dict.fromkeys(responses, error).items()
         else:
             yield from make(pixels, responses, size)
-
-
-@lru_cache(maxsize=1)  # nothing to do where the last photo's maps had this size, too
-def _make_room(size: tuple[int, int]) -> None:
-    """Give back memory in pieces that fit the last photo's tensors: they are of no use to those of another size."""
-    return_freed_memory()
 
 
 def fitted(photo: Image.Image, size: tuple[int, int]) -> np.ndarray:

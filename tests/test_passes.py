@@ -6,7 +6,6 @@ from threading import Barrier
 import pytest
 import torch
 
-from dataset import passes
 from dataset.passes import map_photos, working_size
 from utils.errors import UserError, WriteError
 
@@ -45,15 +44,6 @@ def test_a_pass_computes_with_one_thread_and_gives_the_others_back():
         "test", PHOTOS, lambda _, names: [(names[0], torch.get_num_threads() == 1)], torch.device("cpu"), workers=0
     )
     assert list(outcomes.values()) == [True] * 4 and torch.get_num_threads() == 2
-
-
-def test_memory_is_given_back_where_the_size_changes(monkeypatch):
-    given_back = []
-    passes._make_room.cache_clear()
-    monkeypatch.setattr(passes, "return_freed_memory", lambda: given_back.append(size))
-    for size in ((4, 5), (4, 5), (5, 4), (4, 5)):
-        passes._make_room(size)
-    assert given_back == [(4, 5), (5, 4), (4, 5)]
 
 
 def test_working_size_by_hand():

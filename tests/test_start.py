@@ -124,7 +124,7 @@ run_script(lambda: list(DataLoader(Killed([1]), num_workers=1)))"""
         ("torch.empty(1 << 60)", r"there is too little memory \(4611686018427387904 bytes more were asked for\); use "),
         ("np.empty(1 << 55)", r"there is too little memory \(256\. PiB more were asked for\); use "),
         ("list(DataLoader(Vast([1]), num_workers=1))", "there is too little memory .*; use smaller batches or photos"),
-        ("load_in_little_memory()", ".*/large.pth takes more memory than there is, or is damaged; train it$"),
+        ("load_in_little_memory()", ".*/large.pth is damaged, or takes more memory than there is; train it$"),
     ],
 )
 def test_memory_that_is_full_is_named(start, tmp_path, lines, message):

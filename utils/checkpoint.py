@@ -88,12 +88,8 @@ def load_checkpoint(path: str | Path, hint: str) -> dict[str, Any]:
         if imported:
             problem = f"the checkpoint {path} tries to import {imported[1]}"
             raise UserError(f"{problem}; use a trusted file, saved from a state_dict()") from None
-        fault = (
-            "takes more memory than there is, or is damaged"
-            if lacks_memory(error)
-            else "is damaged, or holds more than tensors"
-        )
-        raise UserError(f"the checkpoint {path} {fault}; {hint}") from None
+        other = "takes more memory than there is" if lacks_memory(error) else "holds more than tensors"
+        raise UserError(f"the checkpoint {path} is damaged, or {other}; {hint}") from None
     if not isinstance(content, dict):
         raise UserError(f"the checkpoint {path} does not hold a dictionary; {hint}")
     return content

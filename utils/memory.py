@@ -1,4 +1,4 @@
-"""Whether memory that is freed goes back to the system, with the GNU C library; other ones are left as they are.
+"""Memory: whether what is freed goes back to the system (the GNU C library alone), and which errors say it is full.
 
 A system clears every page that it hands out, which took up to a third of the time where large tensors come and go.
 """
