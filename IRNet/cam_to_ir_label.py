@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from IRNet.crf import DenseCRF
 from IRNet.data import Run, map_fingerprint
 from utils.resume import start_pass
 
-AT_A_TIME = 4 * 480 * 640  # pixels of all maps: those of several refs share the lattice's indices, but take memory
+PIXELS_AT_A_TIME = 4 * 480 * 640  # maps refined together are faster, because they share a lattice, but take more memory
 
 
 def cam_to_ir_label(
@@ -40,19 +41,19 @@ def make_labels(
 ) -> Outcomes:
     """Write the IR labels of a photo's refs, see `make_files`."""
     crf = DenseCRF(torch.from_numpy(photo).to(device))
-    names, count = list(responses), max(1, AT_A_TIME // math.prod(photo.shape[:2]))
-    for start in range(0, len(names), count):
-        some = names[start : start + count]
-        maps = torch.from_numpy(np.stack([responses[name] for name in some])).to(device)
-        for name, label in zip(some, ir_labels(crf, maps, foreground, background).cpu().numpy(), strict=True):
-            write_label(label_dir, name, at_size(label, size))
-            yield name, bool((label == FOREGROUND).any())
+    at_a_time = max(1, PIXELS_AT_A_TIME // math.prod(photo.shape[:2]))
+    groups = torch.from_numpy(np.stack([*responses.values()])).split(at_a_time)
+    refined = (ir_labels(crf, maps.to(device), foreground, background).cpu().numpy() for maps in groups)
+    for name, label in zip(responses, chain.from_iterable(refined), strict=True):
+        write_label(label_dir, name, at_size(label, size))
+        yield name, bool((label == FOREGROUND).any())
 
 
 def ir_labels(crf: DenseCRF, responses: torch.Tensor, foreground: float, background: float) -> torch.Tensor:
     """uint8 (R, H, W) of `BACKGROUND`, `FOREGROUND` and `UNKNOWN`. responses: float32 (R, H, W)."""
     labels = torch.stack([responses > foreground, responses > background])  # (2, R, H, W)
-    sure, possible = (crf(labels.flatten(0, 1).movedim(0, -1)) > 0.5).movedim(-1, 0).unflatten(0, (2, -1))
+    refined = crf(labels.flatten(0, 1).movedim(0, -1)) > 0.5  # (H, W, 2 R)
+    sure, possible = refined.movedim(-1, 0).unflatten(0, (2, -1))
     # Kept quirk: the two refinements know nothing of each other; where they disagree, foreground wins.
     label = torch.full_like(sure, UNKNOWN, dtype=torch.uint8)
     label[~sure & ~possible] = BACKGROUND

@@ -1,6 +1,6 @@
 """What the three passes read: the photos of a list of refs, and the crops that pass 2 trains on."""
 
-from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -31,12 +31,18 @@ class Run(NamedTuple):
 
 def photos_of(train_list: Path, image_root: Path) -> list[PhotoRefs]:
     """The photos of a list of names, in the order of their first ref; UserError if none of them exists."""
-    names: dict[str, list[str]] = {}
-    for name, photo in read_images(train_list).items():
-        names.setdefault(photo, []).append(name)
-    if not any((image_root / photo).is_file() for photo in names):
+    photos = by_photo((name, image_root / photo) for name, photo in read_images(train_list).items())
+    if not any(path.is_file() for path, _ in photos):
         raise UserError(f"{image_root} holds no photo of {train_list}; check --image_root")
-    return [(image_root / photo, refs) for photo, refs in names.items()]
+    return photos
+
+
+def by_photo(items: Iterable[tuple[str, Path]]) -> list[PhotoRefs]:
+    """The photos of refs, whose names and photos are given, in the order of their first ref."""
+    names: dict[Path, list[str]] = {}
+    for name, path in items:
+        names.setdefault(path, []).append(name)
+    return list(names.items())
 
 
 def map_fingerprint(photos: list[PhotoRefs], map_dir: Path) -> str:
@@ -75,17 +81,16 @@ class Corners(Dataset):
 
     def __init__(self, items: list[tuple[str, Path]], label_dir: Path, size: int):
         self.label_dir, self.size = label_dir, size
-        self.refs = Counter(path for _, path in items)
-        self.items = list({path: name for name, path in items}.items())
+        self.photos = by_photo(items)
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.photos)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """float32 (3, S, S), and the number."""
-        path, name = self.items[index]
-        photo, _ = read_labelled(path, self.label_dir, name)
-        return torch.from_numpy(place(normalise(photo), self.size, 0, 0, 0)).permute(2, 0, 1), self.refs[path]
+        """The corner, float32 (3, S, S), and the number of refs."""
+        path, names = self.photos[index]
+        photo, _ = read_labelled(path, self.label_dir, names[0])
+        return torch.from_numpy(place(normalise(photo), self.size, 0, 0, 0)).permute(2, 0, 1), len(names)
 
 
 def read_labelled(path: Path, label_dir: Path, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -109,17 +109,17 @@ def train(items: list[tuple[str, Path]], label_dir: Path, part: Path, schedule: 
         done = content["epoch"]
         log(f"train_irn: resuming after epoch {done}")
     model = DistributedDataParallel(network) if world_size() > 1 else network
-    whole = len(items) // schedule.batch_size * schedule.batch_size  # refs; as published, no batch is smaller
+    used = len(items) // schedule.batch_size * schedule.batch_size  # as published, a batch that is not full is left out
     for epoch in range(done, schedule.epochs):
         order = list(range(len(items)))
         Random(f"{schedule.seed}/{epoch}").shuffle(order)
         crops = Crops(items, label_dir, schedule.crop_size, schedule.seed, epoch)
-        loader = batch_loader(crops, order[:whole], schedule.batch_size, run.workers)
+        loader = batch_loader(crops, order[:used], schedule.batch_size, run.workers)
         train_one_epoch(model, optimizer, loader, epoch, schedule.epochs, run.device)
         if is_main():
             content = {"backbone": schedule.backbone, "network": network.state_dict()}
             save_checkpoint(part, content | {"optimizer": optimizer.state_dict(), "epoch": epoch + 1})
-    corners = Corners(items[:whole], label_dir, schedule.crop_size)
+    corners = Corners(items[:used], label_dir, schedule.crop_size)
     loader = batch_loader(corners, range(len(corners)), schedule.batch_size, run.workers)
     network.mean_displacement.copy_(mean_displacement(network.eval(), loader, run.device))
     return network

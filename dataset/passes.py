@@ -29,7 +29,7 @@ Outcome = bool | str | UserError  # what became of a ref; False: nothing was fou
 Outcomes = Iterable[tuple[str, Outcome]]  # with a ref's name
 Work = Callable[[Path, list[str]], Outcomes]
 Make = Callable[[np.ndarray, dict[str, np.ndarray], tuple[int, int]], Outcomes]
-LARGE = 200_000  # pixels; for smaller photos giving memory back takes a fifth of the time, and they need little
+LARGE = 200_000  # pixels; for smaller photos giving memory back takes a fifth of the time, and saves little
 LONGEST = 1000  # pixels: photos with a longer side are worked on at this size, whatever memory they would take
 
 
@@ -124,7 +124,7 @@ def _with_maps(make: Make, map_dir: Path, path: Path, names: list[str]) -> Outco
             yield name, error
     for size, responses in by_size.items():
         if math.prod(working_size(size)) > LARGE:
-            return_freed_memory()  # its pieces fit tensors of the last photo, which had another size
+            return_freed_memory()  # its pieces have the sizes of the last photo's tensors
         try:
             pixels = fitted(photo, size)
         except UserError as error:

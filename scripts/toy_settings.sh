@@ -1,6 +1,6 @@
 # Sourced: the pipeline's settings on the toy world. They are the published ones but for what stands here. No setting of stage 1
 # was chosen by looking at a mask, nor were IRNet's sizes: the reasons are losses, sizes and cosines. --mean_map, --part peak and
-# stage 2's settings have reasons without a mask, too, but were compared by the masks of train and val (toy/README.md). With
+# stage 2's settings have reasons without a mask, too, but were compared by the masks of other worlds (toy/README.md). With
 # --test_split none no mask chooses an epoch either: the last one is kept.
 
 toy_output() { # SEED: where its pipeline goes

@@ -51,7 +51,7 @@ def test_small_photo_to_the_third_decimal_whichever_labels_it_has():
 
 
 def test_each_ref_of_a_photo_has_the_label_it_has_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(cam_to_ir_label, "AT_A_TIME", 4 * 12 * 16)  # four refs
+    monkeypatch.setattr(cam_to_ir_label, "PIXELS_AT_A_TIME", 4 * 12 * 16)  # four refs
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
     responses = {f"0_{ref}": ref * rng.random((12, 16), dtype=np.float32) for ref in range(6)}

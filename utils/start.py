@@ -120,7 +120,7 @@ def _was_interrupted(error: BaseException | None) -> bool:
 
 
 def _refused_by_the_system(error: Exception) -> str:
-    """A sentence about memory that is full, a loader's or everybody's; nothing for all other errors."""
+    """A sentence about memory or shared memory that is full; nothing for all other errors."""
     words, no_semaphore = str(error), isinstance(error, OSError) and error.errno == errno.ENOSPC
     if no_semaphore or ("DataLoader worker" in words and "shared memory" in words):
         return "shared memory (/dev/shm) is full; use --num_workers 0, or docker run --shm-size=2g"
